@@ -1,0 +1,87 @@
+"""What there is, by name: plain tables of name -> where it lives, and one line about it.
+
+A new thing is a file and a line here. Nothing is imported until it is asked for.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drivetrain.errors import UnknownName
+
+
+@dataclass(frozen=True)
+class Entry:
+    target: str  # "module:Thing" or "module"
+    about: str
+    package: str = ""  # the optional package it needs
+    extra: str = ""  # the extra of ours that brings it
+
+
+ENVS: dict[str, Entry] = {
+    "cartpole": Entry("drivetrain.envs.cartpole:state", "balance a pole on a cart, from position and tilt"),
+    "cartpole-pixels": Entry("drivetrain.envs.cartpole:pixels", "the same from pictures (two by default: one has no speed)"),
+    "carracing": Entry("drivetrain.envs.carracing:discrete", "drive a lap from pictures; nothing, accelerate, left, right, brake"),
+    "carracing-continuous": Entry("drivetrain.envs.carracing:continuous", "drive a lap from pictures; steer, gas, brake"),
+    "pendulum": Entry("drivetrain.envs.classic:pendulum", "swing a pendulum up and hold it"),
+    "mountaincar": Entry("drivetrain.envs.classic:mountaincar", "rock a car out of a valley; three choices"),
+    "mountaincar-continuous": Entry("drivetrain.envs.classic:mountaincar_continuous", "the same with a force"),
+    "acrobot": Entry("drivetrain.envs.classic:acrobot", "swing a two-link arm above a line"),
+    "halfcheetah": Entry("drivetrain.envs.mujoco:halfcheetah", "run (MuJoCo)", "mujoco", "mujoco"),
+    "hopper": Entry("drivetrain.envs.mujoco:hopper", "hop on one leg (MuJoCo)", "mujoco", "mujoco"),
+    "walker2d": Entry("drivetrain.envs.mujoco:walker2d", "walk on two legs (MuJoCo)", "mujoco", "mujoco"),
+    "pusht": Entry("drivetrain.envs.pusht:state", "push a T onto its mark, from positions", "gym_pusht", "pusht"),
+    "pusht-pixels": Entry("drivetrain.envs.pusht:pixels", "push a T onto its mark, from pictures", "gym_pusht", "pusht"),
+}
+
+ALGORITHMS: dict[str, Entry] = {
+    "bc": Entry("drivetrain.training.il.bc", "behaviour cloning: do what the demonstrator did"),
+    "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
+    "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
+    "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
+}
+
+EXPERTS: dict[str, Entry] = {
+    "cartpole": Entry("drivetrain.experts.cartpole:Expert", "a linear controller that never drops the pole"),
+}
+
+DATASETS: dict[str, Entry] = {
+    "fake": Entry("drivetrain.data.fake:open_fake", "valid nonsense in the shape of a spec, for quick checks"),
+}
+
+ENCODERS: dict[str, Entry] = {
+    "mlp": Entry("drivetrain.models.state:StateEncoder", "numbers through a small network, or as they are"),
+    "cnn": Entry("drivetrain.models.camera:CameraEncoder", "pictures through a few convolutions"),
+    "vit": Entry("drivetrain.models.camera:TransformerEncoder", "pictures through a small transformers ViT", "transformers", "vlm"),
+}
+
+TABLES: dict[str, Mapping[str, Entry]] = {
+    "envs": ENVS,
+    "algorithms": ALGORITHMS,
+    "experts": EXPERTS,
+    "datasets": DATASETS,
+    "encoders": ENCODERS,
+}
+SINGULAR = {"envs": "env", "algorithms": "algorithm", "experts": "expert", "datasets": "data set", "encoders": "encoder"}
+
+
+def entry(table: str, name: str) -> Entry:
+    """The row called `name`, or the nearest names in an error."""
+    rows = TABLES[table]
+    if name not in rows:
+        raise UnknownName(SINGULAR[table], name, rows)
+    return rows[name]
+
+
+def find(table: str, name: str) -> Any:
+    """The thing itself, imported now."""
+    module, _, thing = entry(table, name).target.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, thing) if thing else found
+
+
+def present(row: Entry) -> bool:
+    """Whether the optional package a row needs is installed."""
+    return not row.package or importlib.util.find_spec(row.package) is not None

@@ -1,0 +1,263 @@
+"""The command `drivetrain`: parses, and calls.
+
+Exit status: 0 done, 2 the user's mistake (one line: got, expected, do this), 3 the work ended with a verdict of no,
+130 interrupted, 1 ours (a traceback).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drivetrain import __version__, catalog, config
+from drivetrain.errors import BadConfig, UserError
+
+USAGE = """drivetrain {version}: train vision-language models to act
+
+  drivetrain doctor                     what this machine has, and what will run here
+  drivetrain list [WHAT]                everything there is, by name: {tables}
+  drivetrain collect [FLAGS]            somebody acts, and it is written as a data set
+  drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
+  drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
+  drivetrain report RUN                 write report.md and its curves anew
+  drivetrain demo                       the whole path on CartPole's pictures, in minutes
+
+Each takes --help. RUN is a run folder or one of its checkpoints."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is kept; the same for every algorithm."""
+
+    output_dir: str = ""  # the run folder; runs/ALGORITHM where none is named
+    resume: bool = False  # go on exactly where this run folder's last checkpoint left off
+    checkpoint_every: int = 0  # steps between checkpoints; 0 takes the algorithm's own
+    log_every: int = 0  # steps per row of metrics; 0 takes about a thousand rows
+    tensorboard: bool = False  # write event files for TensorBoard as well
+    threads: int = 1  # processor threads for torch; 0 takes all
+    quiet: bool = False  # no progress bar
+    json: bool = False  # one JSON object on stdout at the end, and nothing else
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return dispatch(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, and --resume goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(version=__version__, tables=", ".join(catalog.TABLES)))
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
+        raise BadConfig(f"BadConfig: there is no command {verb!r}; {hint} (`drivetrain --help`)")
+    return VERBS[verb](rest)
+
+
+def named(arguments: list[str], what: str, program: str) -> tuple[str, list[str]]:
+    """The first word, which must be there, and the flags after it."""
+    if not arguments or arguments[0].startswith("-"):
+        if {"-h", "--help"} & set(arguments):
+            return "", arguments
+        raise BadConfig(f"BadConfig: {program} needs {what} first, got {arguments[0] if arguments else 'nothing'!r}")
+    return arguments[0], arguments[1:]
+
+
+def list_(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    words = [a for a in arguments if not a.startswith("-")]
+    flags = [a for a in arguments if a.startswith("-") and a != "--json"]
+    if {"-h", "--help"} & set(flags):
+        print(f"usage: drivetrain list [{'|'.join(catalog.TABLES)}] [--json]")
+        return 0
+    if flags:
+        raise BadConfig(f"BadConfig: there is no flag {flags[0]}; drivetrain list takes --json")
+    for word in words:
+        if word not in catalog.TABLES:
+            near = difflib.get_close_matches(word, catalog.TABLES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(catalog.TABLES)}"
+            raise BadConfig(f"BadConfig: cannot list {word!r}; {hint}")
+    tables = {name: catalog.TABLES[name] for name in (words or catalog.TABLES)}
+    if as_json:
+        print(json.dumps({t: {n: row.about for n, row in rows.items()} for t, rows in tables.items()}))
+        return 0
+    for table, rows in tables.items():
+        print(table)
+        for name, row in rows.items():
+            missing = "" if catalog.present(row) else f"  (needs pip install 'drivetrain[{row.extra}]')"
+            print(f"  {name:<24} {row.about}{missing}")
+    return 0
+
+
+def doctor(arguments: list[str]) -> int:
+    from drivetrain.doctor import examine, in_words
+
+    if {"-h", "--help"} & set(arguments):
+        print("usage: drivetrain doctor [--json]")
+        return 0
+    for flag in arguments:
+        if flag != "--json":
+            raise BadConfig(f"BadConfig: there is no flag {flag}; drivetrain doctor takes --json")
+    found = examine()
+    print(json.dumps(found) if "--json" in arguments else in_words(found))
+    return 0
+
+
+def collect(arguments: list[str]) -> int:
+    from drivetrain import collect as verb
+    from drivetrain.evaluate import watched
+
+    settings = config.parse(verb.Config(), arguments, "drivetrain collect")
+    count, frames, total = 0, 0, 0.0
+    for episode in watched(verb.collect(settings), settings.episodes, quiet=False):
+        count, frames, total = count + 1, frames + episode.length, total + episode.total
+    mean = f", mean return {total / count:.1f}" if count else " (all were there already)"
+    print(f"{count} episodes, {frames} frames{mean}: {settings.output_dir}")
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    name, rest = named(arguments, "an algorithm", "drivetrain train")
+    if not name:
+        print(f"usage: drivetrain train ALGORITHM [FLAGS]; ALGORITHM is one of {', '.join(catalog.ALGORITHMS)}")
+        return 0
+    algorithm = catalog.find("algorithms", name)
+    program = f"drivetrain train {name}"
+    if {"-h", "--help"} & set(rest):
+        print(algorithm.__doc__.strip() + "\n")
+        return _show_flags(algorithm.Config(), RunOptions(), program)
+    mine, theirs = split_flags(rest, RunOptions())
+    options = config.parse(RunOptions(output_dir=f"runs/{name}"), mine, program)
+    default = algorithm.Config()
+    if options.resume:
+        default = stored_config(Path(options.output_dir), name, algorithm.Config)
+    return run_training(algorithm, name, config.parse(default, theirs, program), options)
+
+
+def _show_flags(*parts: Any) -> int:
+    for default in parts[:-1]:
+        try:
+            config.parse(default, ["--help"], parts[-1])
+        except SystemExit:
+            print()
+    return 0
+
+
+def split_flags(arguments: Sequence[str], options: Any) -> tuple[list[str], list[str]]:
+    """The flags that belong to `options`, with their values, and the others."""
+    known = config.flags(options)
+    known += [flag.replace("--", "--no-", 1) for flag in known]
+    mine: list[str] = []
+    others: list[str] = []
+    into = others
+    for argument in arguments:
+        if argument.startswith("--"):
+            into = mine if argument.split("=")[0].replace("_", "-") in known else others
+        into.append(argument)
+    return mine, others
+
+
+def stored_config(folder: Path, name: str, kind: type[Any]) -> Any:
+    from drivetrain.run import read_config
+
+    had = read_config(folder)
+    if had["algorithm"] != name:
+        raise BadConfig(f"BadConfig: {folder} is a run of {had['algorithm']}, not of {name}; use its own command")
+    return config.from_json(kind, had["config"])
+
+
+def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) -> int:
+    import torch
+
+    from drivetrain.report import write_report
+    from drivetrain.run import Run, read_metrics
+
+    if options.threads < 0:
+        raise BadConfig(f"BadConfig: threads must be 0 or more, got {options.threads}")
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    run = Run(
+        options.output_dir,
+        checkpoint_every=options.checkpoint_every or algorithm.CHECKPOINT_EVERY,
+        log_every=options.log_every or max(settings.steps // 1000, 1),
+        resume=options.resume,
+        quiet=options.quiet or options.json,
+        tensorboard=options.tensorboard,
+    )
+    run.begin(name, config.to_json(settings))
+    try:
+        algorithm.train(settings, run)
+    except KeyboardInterrupt:
+        command = f"drivetrain train {name} --output-dir {run.folder} --resume"
+        print(f"\ninterrupted; nothing before the last checkpoint is lost. Go on with: {command}", file=sys.stderr)
+        return 130
+    write_report(run.folder)
+    rows = read_metrics(run.folder)
+    if options.json:
+        print(json.dumps({"run": str(run.folder), "last": rows[-1] if rows else {}}))
+    else:
+        print(f"done: {run.folder} (report.md, checkpoints/last); next: drivetrain eval {run.folder}")
+    return 0
+
+
+def eval_(arguments: list[str]) -> int:
+    from drivetrain import evaluate as verb
+
+    path, rest = named(arguments, "a run", "drivetrain eval")
+    settings = config.parse(verb.Config(), rest, "drivetrain eval RUN")
+    said = verb.compare(path, settings)
+    print(json.dumps(said) if settings.json else verb.in_words(said))
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    from drivetrain.report import write_report
+
+    path, rest = named(arguments, "a run", "drivetrain report")
+    if not path:
+        print("usage: drivetrain report RUN")
+        return 0
+    if rest:
+        raise BadConfig(f"BadConfig: drivetrain report takes a run folder and nothing else, got {rest[0]}")
+    print(write_report(Path(path)))
+    return 0
+
+
+def demo(arguments: list[str]) -> int:
+    from drivetrain import demo as verb
+
+    return verb.demo(config.parse(verb.Config(), arguments, "drivetrain demo"))
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "doctor": doctor,
+    "list": list_,
+    "collect": collect,
+    "train": train,
+    "eval": eval_,
+    "report": report,
+    "demo": demo,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Settings: a frozen dataclass, the same thing as JSON, the same thing as flags.
+
+A config is declared at the top of the file that uses it, one comment per field; the comment is its `--help`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from drivetrain.errors import BadConfig
+
+C = TypeVar("C")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type[C], data: dict[str, Any]) -> C:
+    """The config of that kind; a field it does not know, or a value of another type, is an error."""
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in data:
+        if name not in known:
+            raise BadConfig(f"BadConfig: {kind.__module__} has no setting {name!r}; it has {', '.join(sorted(known))}")
+    return kind(**{name: _revived(hints[name], value, name) for name, value in data.items()})
+
+
+def _revived(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast(type, hint), value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    allowed = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = [a for a in allowed if isinstance(a, type)]
+    if plain and type(value) not in plain:
+        raise BadConfig(f"BadConfig: {name} is {value!r}, expected {' or '.join(a.__name__ for a in plain)}")
+    return value
+
+
+def parse(default: C, arguments: Sequence[str], program: str) -> C:
+    """`default` with what the flags say; a wrong flag is one line."""
+    import tyro
+
+    if {"-h", "--help"} & set(arguments):
+        return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
+    _refuse_unknown(default, arguments, program)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
+    except SystemExit:
+        words = re.sub(r"[\s─-╿]+", " ", said.getvalue()).strip()
+        raise BadConfig(f"BadConfig: {words.split(' For full helptext')[0]}; see `{program} --help`") from None
+
+
+def flags(config: Any, prefix: str = "--") -> list[str]:
+    """Every flag of a config, nested ones with dots."""
+    found: list[str] = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        name = prefix + f.name.replace("_", "-")
+        found += flags(value, name + ".") if dataclasses.is_dataclass(value) else [name]
+    return found
+
+
+def _refuse_unknown(default: Any, arguments: Sequence[str], program: str) -> None:
+    known = flags(default)
+    negated = [re.sub(r"([\w-]+)$", r"no-\1", flag) for flag in known]
+    for argument in arguments:
+        flag = argument.split("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known and flag not in negated:
+            near = difflib.get_close_matches(flag, known, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"see `{program} --help`"
+            raise BadConfig(f"BadConfig: there is no flag {flag}; {hint}")

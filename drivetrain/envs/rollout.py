@@ -1,0 +1,125 @@
+"""Episodes, one after another: the one function that collects, evaluates and films.
+
+An episode is a function of the env's name, its seed and who acts: its world is built for it and thrown away after it, so
+neither the episodes before it nor how many run side by side leave a trace in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from drivetrain.envs.words import make_env
+from drivetrain.envs.worlds import stack
+from drivetrain.sample import ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, restart
+
+
+class Actor(Protocol):
+    """Whoever acts: a policy, or an expert (which has `privileged = True`, and then sees `privileged.*` as well)."""
+
+    def initial(self, batch_size: int) -> Memory: ...
+    def act(
+        self, observation: Sample, memory: Memory, *, greedy: bool, generator: torch.Generator | None
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]: ...
+
+
+@dataclass
+class Episode:
+    seed: int
+    total: float = 0.0  # the sum of its rewards
+    length: int = 0
+    terminated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)  # of the last step
+    samples: list[Sample] = field(default_factory=list)  # where asked for
+    frames: list[np.ndarray] = field(default_factory=list)  # where filmed; rgb
+
+
+class Lane:
+    """One world under way."""
+
+    def __init__(self, env_name: str, seed: int):
+        self.env: gym.Env[Sample, Any] = make_env(env_name)
+        self.observation, self.info = self.env.reset(seed=seed)
+        self.episode = Episode(seed)
+
+    def seen_by(self, actor: Actor) -> Sample:
+        if getattr(actor, "privileged", False):
+            return self.observation | {k: v for k, v in self.info.items() if k.startswith("privileged.")}
+        return self.observation
+
+    def step(self, action: Any, keep: bool, film: bool) -> bool:
+        """One step; says whether it was the last."""
+        before, episode = self.observation, self.episode
+        if film:
+            episode.frames.append(self.env.render())  # type: ignore[arg-type]
+        self.observation, reward, terminated, truncated, self.info = self.env.step(action)
+        episode.total += float(reward)
+        episode.length += 1
+        if keep:
+            after = {REWARD: np.float32(reward), TERMINATED: terminated, TRUNCATED: truncated and not terminated}
+            task = self.env.sample_spec.task  # type: ignore[attr-defined]
+            episode.samples.append({**before, ACTION: action, **after, TASK: task})
+        if terminated or truncated:
+            if film:
+                episode.frames.append(self.env.render())  # type: ignore[arg-type]
+            episode.terminated, episode.info = terminated, self.info
+            self.env.close()
+        return terminated or truncated
+
+
+def rollout(
+    actor: Actor,
+    env_name: str,
+    seeds: Sequence[int],
+    *,
+    greedy: bool = True,
+    generator: torch.Generator | None = None,
+    lanes: int = 8,
+    keep: bool = False,
+    film: Iterable[int] = (),
+) -> Iterator[Episode]:
+    """One episode per seed, as they end; `keep` their samples, `film` the seeds named."""
+    filmed, waiting = set(film), list(seeds)
+    begun = [Lane(env_name, waiting.pop(0)) for _ in range(min(lanes, len(waiting)))]
+    start = memory = actor.initial(len(begun))
+    while begun:
+        action, memory, _ = actor.act(
+            stack([lane.seen_by(actor) for lane in begun]), memory, greedy=greedy, generator=generator
+        )
+        ended = np.array(
+            [lane.step(a, keep, lane.episode.seed in filmed) for lane, a in zip(begun, action, strict=True)]
+        )
+        if not ended.any():
+            continue
+        yield from (begun[i].episode for i in np.flatnonzero(ended))
+        for i in np.flatnonzero(ended):
+            if waiting:
+                begun[i] = Lane(env_name, waiting.pop(0))
+                ended[i] = False
+                memory = restart(memory, start, np.arange(len(begun)) == i)
+        begun = [lane for lane, over in zip(begun, ended, strict=True) if not over]
+        memory, start = ({k: v[torch.from_numpy(~ended)] for k, v in m.items()} for m in (memory, start))
+
+
+class RandomActor:
+    """Draws any action the spec allows: the floor that every result stands on."""
+
+    def __init__(self, spec: Any, seed: int):
+        self.action, self.random = spec.action, np.random.default_rng(seed)
+
+    def initial(self, batch_size: int) -> Memory:
+        return {}
+
+    def act(
+        self, observation: Sample, memory: Memory, *, greedy: bool, generator: torch.Generator | None
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
+        count = len(next(iter(observation.values())))
+        if self.action.choices:
+            return self.random.integers(self.action.choices, size=count), memory, {}
+        low, high = self.action.bounds()
+        return self.random.uniform(low, high, (count, *self.action.shape)).astype(np.float32), memory, {}

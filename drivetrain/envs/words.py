@@ -1,0 +1,172 @@
+"""Gymnasium environments that speak the words of `sample.py`, and the two wrappers any of them takes.
+
+`make_env("carracing:drawing=official,repeat=2,stack=4")` is a name of the catalog, then options: those of the
+environment's own file, and for every environment `repeat` (each action is held for so many steps) and `stack` (the last
+so many pictures lie along the channels, states end to end).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from drivetrain import catalog
+from drivetrain.errors import BadConfig, MissingExtra
+from drivetrain.sample import Feature, Sample, Spec
+
+
+def space_of(feature: Feature) -> gym.Space[Any]:
+    if feature.choices:
+        return gym.spaces.Discrete(feature.choices)
+    low, high = feature.bounds()
+    dtype = np.dtype(feature.dtype)
+    if dtype == np.uint8:
+        return gym.spaces.Box(0, 255, feature.shape, np.uint8)
+    return gym.spaces.Box(low.astype(dtype), high.astype(dtype), feature.shape, dtype.type)
+
+
+class InWords(gym.Env[Sample, Any]):
+    """A Gymnasium environment whose observations, spec and instruction are in our words.
+
+    `observe(raw, env)` turns the inner observation into `observation.*` arrays; `reveal(env)` gives what only experts may
+    see, to be put into `info` under `privileged.`.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        sample_spec: Spec,
+        observe: Callable[[Any, gym.Env[Any, Any]], Sample],
+        *,
+        reveal: Callable[[gym.Env[Any, Any]], dict[str, Any]] | None = None,
+        command: Callable[[Any], Any] | None = None,
+    ):
+        self.env = env
+        self.sample_spec = sample_spec
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in sample_spec.observations.items()})
+        self.action_space = space_of(sample_spec.action)
+        self.metadata = {**env.metadata, "render_fps": sample_spec.fps}
+        self.render_mode = env.render_mode
+        self.spec = env.spec
+        self._observe, self._reveal, self._command = observe, reveal, command
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        super().reset(seed=seed)
+        raw, info = self.env.reset(seed=seed, options=options)
+        return self._observe(raw, self.env), self._told(info)
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        raw, reward, terminated, truncated, info = self.env.step(self._command(action) if self._command else action)
+        return self._observe(raw, self.env), float(reward), bool(terminated), bool(truncated), self._told(info)
+
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        if self._reveal:
+            return {**info, **{f"privileged.{key}": value for key, value in self._reveal(self.env).items()}}
+        return info
+
+    def render(self) -> Any:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class Repeat(gym.Wrapper[Sample, Any, Sample, Any]):
+    """Each action is held for `times` steps and their rewards are summed.
+
+    An environment that can go on without being looked at (`advance(action)` -> reward, terminated, truncated, info, and
+    `observe()`) is looked at once.
+    """
+
+    def __init__(self, env: gym.Env[Sample, Any], times: int):
+        super().__init__(env)
+        self.times = times
+        inner = env.sample_spec  # type: ignore[attr-defined]
+        self.sample_spec = replace(inner, fps=inner.fps / times)
+        self.metadata = {**env.metadata, "render_fps": self.sample_spec.fps}
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        blind = getattr(self.env, "advance", None)
+        total = 0.0
+        for _ in range(self.times):
+            if blind:
+                reward, terminated, truncated, info = blind(action)
+            else:
+                seen, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return self.env.observe() if blind else seen, total, terminated, truncated, info  # type: ignore[attr-defined]
+
+
+class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
+    """The last `count` observations in one: pictures along the channels, other arrays end to end; oldest first."""
+
+    def __init__(self, env: gym.Env[Sample, Any], count: int):
+        super().__init__(env)
+        self.sample_spec: Spec = env.sample_spec.stacked(count)  # type: ignore[attr-defined]
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
+        self.seen: deque[Sample] = deque(maxlen=count)
+
+    def reset(self, **arguments: Any) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(**arguments)
+        self.seen.extend([observation] * (self.seen.maxlen or 1))
+        return self._joined(), info
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.seen.append(observation)
+        return self._joined(), float(reward), terminated, truncated, info
+
+    def _joined(self) -> Sample:
+        return {key: np.concatenate([o[key] for o in self.seen], axis=-1) for key in self.seen[-1]}
+
+
+def split_name(name: str) -> tuple[str, dict[str, Any]]:
+    """`"cartpole-pixels:stack=2"` -> the catalog's name and the options."""
+    name, _, rest = name.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise BadConfig(f"BadConfig: env option {part!r} has no value; write {name}:{part}=VALUE")
+        options[key.strip()] = int(value) if value.strip().lstrip("-").isdigit() else value.strip()
+    return name, options
+
+
+def with_options(name: str, **options: Any) -> str:
+    """The same env with more options; those given here win."""
+    base, had = split_name(name)
+    merged = {**had, **options}
+    return base + (":" + ",".join(f"{k}={v}" for k, v in merged.items()) if merged else "")
+
+
+def make_env(name: str) -> gym.Env[Sample, Any]:
+    """The environment of that name; see the top of this file for the options."""
+    base, options = split_name(name)
+    row = catalog.entry("envs", base)
+    if not catalog.present(row):
+        raise MissingExtra(row.package, row.extra, f"the env {base}")
+    build = catalog.find("envs", base)
+    takes = list(inspect.signature(build).parameters)
+    ours = {option: options.pop(option) for option in ("repeat", "stack") if option in options and option not in takes}
+    for option in options:
+        if option not in takes:
+            known = ", ".join(dict.fromkeys([*takes, "repeat", "stack"]))
+            raise BadConfig(f"BadConfig: the env {base} has no option {option!r}; it takes {known}")
+    for option, value in ours.items():
+        if not isinstance(value, int) or value < 1:
+            raise BadConfig(f"BadConfig: {option} must be a whole number from 1 up, got {value!r} in {name!r}")
+    env = build(**options)
+    if ours.get("repeat", 1) > 1:
+        env = Repeat(env, ours["repeat"])
+    if ours.get("stack", 1) > 1:
+        env = Stack(env, ours["stack"])
+    env.sample_spec = replace(env.sample_spec, env=name)  # type: ignore[attr-defined]
+    return env

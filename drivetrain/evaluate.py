@@ -1,0 +1,166 @@
+"""Evaluation: fresh episodes on named seeds, greedy, with an interval; and two policies on the same seeds, paired.
+
+    drivetrain eval runs/ppo --episodes 100 --seed 5000 --against runs/bc --video ppo.mp4 --json
+
+Training draws its worlds from hashed seeds; evaluation counts up from `--seed`, so the two do not meet by design. Worlds
+are Gymnasium's own wherever training may use a faster drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drivetrain import stats
+from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
+from drivetrain.collect import find_actor, spec_of
+from drivetrain.envs.rollout import Actor, Episode, rollout
+from drivetrain.envs.words import split_name, with_options
+from drivetrain.errors import BadConfig
+from drivetrain.film import write_film
+
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class Config:
+    episodes: int = 20
+    seed: int = 5_000  # the first episode's; the others count on from it
+    against: str = ""  # a second run, an expert, `random` or `untrained` (the same network, never trained), on the same seeds
+    env: str = ""  # another env than the one it was trained in; it must give the same observations
+    greedy: bool = True  # the likeliest action; --no-greedy draws
+    lanes: int = 8  # episodes side by side
+    video: str = ""  # film the first episode into this .mp4
+    json: bool = False  # one JSON object on stdout, and nothing else
+    save: str = ""  # keep that object in this file as well
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one policy did on the seeds."""
+
+    name: str
+    env: str
+    seeds: tuple[int, ...]
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    terminated: tuple[bool, ...]
+    checkpoint: str = ""
+    step: int = -1
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "summary": stats.summary(self.returns).to_json()}
+
+
+def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
+    """`actor` on the seeds of `config`; a progress line on a terminal."""
+    if config.episodes < 1:
+        raise BadConfig(f"BadConfig: episodes must be 1 or more, got {config.episodes}")
+    seeds = tuple(range(config.seed, config.seed + config.episodes))
+    generator = torch.Generator().manual_seed(config.seed)
+    film = (config.seed,) if config.video else ()
+    going = rollout(actor, env, seeds, greedy=config.greedy, generator=generator, lanes=config.lanes, film=film)
+    done: dict[int, Episode] = {}
+    for episode in watched(going, len(seeds), config.json):
+        done[episode.seed] = episode
+        if episode.frames:
+            write_film(Path(config.video), episode.frames, spec_of(env).fps)
+            episode.frames = []
+    rows = [done[seed] for seed in seeds]
+    return Result(
+        about.get("name", ""),
+        env,
+        seeds,
+        tuple(r.total for r in rows),
+        tuple(r.length for r in rows),
+        tuple(r.terminated for r in rows),
+        about.get("checkpoint", ""),
+        about.get("step", -1),
+    )
+
+
+def watched(episodes: Iterator[Episode], total: int, quiet: bool) -> Iterator[Episode]:
+    if quiet or not sys.stderr.isatty():
+        yield from episodes
+        return
+    from tqdm import tqdm
+
+    with tqdm(episodes, total=total, unit="episode", dynamic_ncols=True, file=sys.stderr) as bar:
+        for episode in bar:
+            bar.set_postfix({"return": f"{episode.total:.4g}"}, refresh=False)
+            yield episode
+
+
+def official(env: str) -> str:
+    """The same world, drawn by Gymnasium itself."""
+    name, options = split_name(env)
+    return with_options(env, drawing="official") if name.startswith("carracing") or "drawing" in options else env
+
+
+def evaluate_run(path: str, config: Config) -> Result:
+    """A run or checkpoint in the world it was made for, or the one asked for."""
+    checkpoint = resolve(path)
+    policy = load_policy(checkpoint)
+    env = config.env or policy.spec.env
+    if not env:
+        raise BadConfig(f"BadConfig: {path} does not say which env it was made for; add --env NAME")
+    env = official(env)
+    policy.spec.require(spec_of(env))
+    step = read_manifest(checkpoint)["step"]
+    return evaluate(policy, env, config, name=path, checkpoint=str(checkpoint), step=step)
+
+
+def opponent(against: str, path: str, env: str, config: Config) -> Result:
+    """The other side of a comparison, in the same env."""
+    config = replace(config, video="")
+    if against == UNTRAINED:
+        return evaluate(untrained(path), env, config, name=UNTRAINED)
+    actor = find_actor(against, spec_of(env), config.seed)
+    return evaluate(actor, env, config, name=against)
+
+
+def untrained(path: str) -> Actor:
+    """The policy of a run as it was before it learned anything: new weights from a fixed seed."""
+    from drivetrain.models.driver import Driver
+
+    torch.manual_seed(0)
+    policy = Driver.from_description(read(resolve(path), "policy"))
+    return policy.eval()
+
+
+def compare(path: str, config: Config) -> dict[str, Any]:
+    """Everything `drivetrain eval` has to say, as one object."""
+    mine = evaluate_run(path, config)
+    said: dict[str, Any] = {"result": mine.to_json()}
+    if config.against:
+        theirs = opponent(config.against, path, mine.env, config)
+        said |= {"against": theirs.to_json(), "paired": stats.paired(mine.returns, theirs.returns).to_json()}
+    if config.save:
+        Path(config.save).write_text(json.dumps(said, indent=1) + "\n")
+    return said
+
+
+def in_words(said: dict[str, Any]) -> str:
+    lines = [_line(said["result"])]
+    if "paired" in said:
+        pair = said["paired"]
+        lines.append(_line(said["against"]))
+        lines.append(
+            f"paired on the same seeds: {pair['verdict']} (difference {pair['difference']:+.1f}, "
+            f"95% interval {pair['low']:+.1f} to {pair['high']:+.1f}, p = {pair['p']:.3g})"
+        )
+    return "\n".join(lines)
+
+
+def _line(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    return (
+        f"{result['name']} in {result['env']}: mean {s['mean']:.1f}, std {s['std']:.1f}, IQM {s['iqm']:.1f}, "
+        f"95% interval {s['low']:.1f} to {s['high']:.1f}, {s['n']} episodes, seeds {result['seeds'][0]} on"
+    )

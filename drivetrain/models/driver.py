@@ -1,0 +1,137 @@
+"""The policy most runs use: encoders -> memory -> head, assembled from a Spec.
+
+Every part is chosen by name in `Network`; every algorithm takes the result through `act` and `features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from drivetrain import catalog, transforms
+from drivetrain.config import from_json
+from drivetrain.errors import BadConfig, MissingExtra, UnknownName
+from drivetrain.models.heads import DISCRETE, HEADS
+from drivetrain.models.temporal import Recurrent
+from drivetrain.sample import ACTION, Feature, Memory, Sample, Spec, is_image
+from drivetrain.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a policy is made of."""
+
+    camera: str = "cnn"  # the encoder of pictures: cnn or vit
+    camera_width: int = 256  # features per camera
+    state_layers: tuple[int, ...] = ()  # layers of the state's encoder; empty hands the numbers on as they are
+    normalise: bool = False  # keep running mean and deviation of the state, and normalise by them
+    memory: str = "none"  # none, lstm or gru
+    memory_width: int = 128  # features of the memory
+    hidden: tuple[int, ...] = (64, 64)  # hidden layers of every head
+    activation: str = "tanh"  # of heads and state encoder: tanh, relu, elu or silu
+    dropout: float = 0.0  # in the action head
+
+
+class Driver(nn.Module):
+    """A Policy; see `sample.py` for the agreement."""
+
+    def __init__(self, spec: Spec, network: Network, head: str, changes: Sequence[Transform] = ()):
+        super().__init__()
+        _check(spec, network, head)
+        self.spec, self.network, self.head_name, self.transforms = spec, network, head, tuple(changes)
+        self.keys = list(spec.observations)
+        self.encoders = nn.ModuleList(_encoder(key, feature, network) for key, feature in spec.observations.items())
+        width = sum(encoder.width for encoder in self.encoders)
+        self.memory = Recurrent(network.memory, width, network.memory_width) if network.memory != "none" else None
+        self.width = network.memory_width if self.memory else width
+        outputs = spec.action.choices or spec.action.size
+        self.head = HEADS[head](self.width, outputs, network.hidden, network.activation, network.dropout)
+
+    @property
+    def recurrent(self) -> bool:
+        return self.memory is not None
+
+    def initial(self, batch_size: int) -> Memory:
+        return self.memory.initial(batch_size) if self.memory else {}
+
+    def features(self, sequence: Sample, memory: Memory, is_first: Tensor) -> tuple[Tensor, Memory]:
+        seen = transforms.apply(self.transforms, sequence)
+        parts = [encoder(seen[key]) for key, encoder in zip(self.keys, self.encoders, strict=True)]  # [B, T, d] each
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return self.memory(joined, memory, is_first) if self.memory else (joined, memory)
+
+    @torch.no_grad()
+    def act(
+        self, observation: Sample, memory: Memory, *, greedy: bool, generator: Generator | None
+    ) -> tuple[np.ndarray, Memory, dict[str, Tensor]]:
+        """`info` holds `raw` (the action as drawn, before clipping and units), its `log_prob`, and `features` [B, D]."""
+        sequence = {key: torch.from_numpy(np.asarray(observation[key])).unsqueeze(1) for key in self.keys}
+        batch = len(sequence[self.keys[0]])
+        seen, memory = self.features(sequence, memory, torch.zeros(batch, 1, dtype=torch.bool))
+        chances = self.head(seen[:, 0])
+        raw = chances.mode() if greedy else chances.sample(generator)
+        info = {"raw": raw, "log_prob": chances.log_prob(raw), "features": seen[:, 0]}
+        return self.to_world(raw), memory, info
+
+    def to_world(self, raw: Tensor) -> np.ndarray:
+        """An action as heads give it, in the world's units and bounds."""
+        return transforms.undo(self.transforms, {ACTION: raw})[ACTION].numpy()  # type: ignore[no-any-return]
+
+    def observe(self, observation: Sample) -> None:
+        """Take a batch of observations into the running normalisers, where there are any."""
+        for key, encoder in zip(self.keys, self.encoders, strict=True):
+            if self.network.normalise and not is_image(key):
+                encoder.observe(torch.as_tensor(observation[key]))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "build": "drivetrain.models.driver:Driver",
+            "spec": self.spec.to_json(),
+            "network": asdict(self.network),
+            "head": self.head_name,
+            "transforms": transforms.to_json(self.transforms),
+        }
+
+    @staticmethod
+    def from_description(said: Mapping[str, Any]) -> Driver:
+        """The same networks with new weights."""
+        network = from_json(Network, said["network"])
+        return Driver(Spec.from_json(said["spec"]), network, said["head"], transforms.from_json(said["transforms"]))
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> Driver:
+        driver = Driver.from_description(state)
+        driver.load_state_dict(state["weights"])
+        return driver.eval()
+
+
+def _check(spec: Spec, network: Network, head: str) -> None:
+    if head not in HEADS:
+        raise UnknownName("head", head, HEADS)
+    if spec.discrete != (head in DISCRETE):
+        fits = DISCRETE if spec.discrete else sorted(set(HEADS) - set(DISCRETE))
+        kind = "choices" if spec.discrete else "numbers"
+        raise BadConfig(f"BadConfig: the head {head!r} does not fit actions that are {kind}; use {' or '.join(fits)}")
+    if network.memory not in ("none", "lstm", "gru"):
+        raise UnknownName("memory", network.memory, ("none", "lstm", "gru"))
+    if not spec.observations:
+        raise BadConfig("BadConfig: there is nothing to see: the spec has no observation.* feature")
+
+
+def _encoder(key: str, feature: Feature, network: Network) -> Any:
+    if not is_image(key):
+        return catalog.find("encoders", "mlp")(feature.size, network.state_layers, network.activation, network.normalise)
+    row = catalog.entry("encoders", network.camera)
+    if not catalog.present(row):
+        raise MissingExtra(row.package, row.extra, f"the encoder {network.camera}")
+    return catalog.find("encoders", network.camera)(feature.shape, network.camera_width)
+
+
+def build_policy(spec: Spec, network: Network, head: str, changes: Sequence[Transform] | None = None) -> Driver:
+    """A new policy for that spec; bounded actions are scaled unless told otherwise."""
+    return Driver(spec, network, head, transforms.bounded_action(spec.action) if changes is None else changes)

@@ -1,0 +1,285 @@
+"""What stands at the end of a network: ways to choose an action, and ways to value one.
+
+An action head turns features [..., D] into a distribution with `sample`, `mode`, `log_prob` and `entropy`. Continuous
+actions live in [-1, 1] here; `transforms.py` carries them to the world's units. The Gaussian may leave that range: learners
+keep the action as it was drawn with its log-probability, and it is clipped on its way to the world.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def mlp(sizes: Sequence[int], activation: str = "tanh", *, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with the activation between them, none after the last."""
+    layers: list[nn.Module] = []
+    for i in range(len(sizes) - 1):
+        layers.append(nn.Linear(sizes[i], sizes[i + 1]))
+        if i < len(sizes) - 2:
+            layers.append(ACTIVATIONS[activation]())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def orthogonal(module: nn.Module, last_gain: float, gain: float = math.sqrt(2)) -> nn.Module:
+    """Orthogonal weights and zero biases, the last layer with a gain of its own (what PPO wants)."""
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for layer in linear:
+        nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else gain)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return module
+
+
+class Distribution(Protocol):
+    def sample(self, generator: Generator | None = None) -> Tensor: ...
+    def mode(self) -> Tensor: ...
+    def log_prob(self, action: Tensor) -> Tensor: ...
+    def entropy(self) -> Tensor: ...
+
+
+class Categorical:
+    """A choice among K."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = F.log_softmax(logits, -1)  # [..., K]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        race = torch.empty_like(self.logits).exponential_(generator=generator)  # the first of K exponential clocks
+        return (self.logits - race.log_()).argmax(-1)
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+
+class Gaussian:
+    """A diagonal Gaussian, unbounded."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor):
+        self.mean, self.log_std = mean, log_std  # [..., A]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + noise * self.log_std.exp()
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        scaled = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * scaled.square() - self.log_std - LOG_SQRT_2PI).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (0.5 + LOG_SQRT_2PI + self.log_std).expand_as(self.mean).sum(-1)
+
+
+class SquashedGaussian:
+    """A Gaussian through tanh; its density is corrected for the squashing in the form that does not overflow."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor):
+        self.inner = Gaussian(mean, log_std)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.inner.sample(generator).tanh()
+
+    def sample_with_log_prob(self, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        free = self.inner.sample(generator)
+        return free.tanh(), self.inner.log_prob(free) - log_tanh_slope(free).sum(-1)
+
+    def mode(self) -> Tensor:
+        return self.inner.mean.tanh()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        free = action.clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+        return self.inner.log_prob(free) - log_tanh_slope(free).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """A one-sample estimate: there is no closed form."""
+        return -self.sample_with_log_prob()[1]
+
+
+def log_tanh_slope(free: Tensor) -> Tensor:
+    """log(1 - tanh(x)^2)."""
+    return 2 * (math.log(2) - free - F.softplus(-2 * free))
+
+
+class Beta:
+    """A Beta distribution stretched over [-1, 1]: bounded without a squash."""
+
+    def __init__(self, alpha: Tensor, beta: Tensor):
+        self.alpha, self.beta = alpha, beta  # [..., A], both above 1
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        first, second = (torch._standard_gamma(p.contiguous(), generator=generator) for p in (self.alpha, self.beta))
+        return (2 * first / (first + second) - 1).clamp(-1 + 1e-6, 1 - 1e-6)
+
+    def mode(self) -> Tensor:
+        return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        share = (action + 1) / 2
+        density = (self.alpha - 1) * share.log() + (self.beta - 1) * (-share).log1p() - self._log_normaliser()
+        return (density - math.log(2)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        total = self.alpha + self.beta
+        parts = self._log_normaliser() - (self.alpha - 1) * self.alpha.digamma() - (self.beta - 1) * self.beta.digamma()
+        return (parts + (total - 2) * total.digamma() + math.log(2)).sum(-1)
+
+    def _log_normaliser(self) -> Tensor:
+        return self.alpha.lgamma() + self.beta.lgamma() - (self.alpha + self.beta).lgamma()
+
+
+class Deterministic:
+    """One action. Its `log_prob` is the negative squared distance, so that imitation by likelihood is regression."""
+
+    def __init__(self, action: Tensor):
+        self.action = action
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.action
+
+    def mode(self) -> Tensor:
+        return self.action
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return -(action - self.action).square().sum(-1)
+
+    def entropy(self) -> Tensor:
+        return torch.zeros_like(self.action[..., 0])
+
+
+class Greedy:
+    """The choice of highest value; exploring is the learner's business."""
+
+    def __init__(self, values: Tensor):
+        self.values = values  # [..., K]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.mode()
+
+    def mode(self) -> Tensor:
+        return self.values.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return torch.where(action == self.mode(), 0.0, -math.inf)
+
+    def entropy(self) -> Tensor:
+        return torch.zeros_like(self.values[..., 0])
+
+
+class ActionHead(nn.Module):
+    """Hidden layers, then the numbers a distribution is made of."""
+
+    def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__()
+        self.net = mlp([width, *hidden, outputs], activation, dropout=dropout)
+
+
+class CategoricalHead(ActionHead):
+    def forward(self, features: Tensor) -> Categorical:
+        return Categorical(self.net(features))
+
+
+class QHead(ActionHead):
+    """The value of each choice."""
+
+    def forward(self, features: Tensor) -> Greedy:
+        return Greedy(self.net(features))
+
+
+class GaussianHead(ActionHead):
+    """The mean depends on what is seen, the deviation does not (as PPO has it)."""
+
+    def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__(width, outputs, hidden, activation, dropout)
+        self.log_std = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor) -> Gaussian:
+        return Gaussian(self.net(features), self.log_std)
+
+
+class SquashedHead(ActionHead):
+    """Mean and deviation both depend on what is seen (as SAC has it)."""
+
+    def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__(width, 2 * outputs, hidden, activation, dropout)
+
+    def forward(self, features: Tensor) -> SquashedGaussian:
+        mean, log_std = self.net(features).chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(-20, 2))
+
+
+class BetaHead(ActionHead):
+    def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__(width, 2 * outputs, hidden, activation, dropout)
+
+    def forward(self, features: Tensor) -> Beta:
+        alpha, beta = (F.softplus(self.net(features)) + 1).chunk(2, -1)
+        return Beta(alpha, beta)
+
+
+class DeterministicHead(ActionHead):
+    def forward(self, features: Tensor) -> Deterministic:
+        return Deterministic(self.net(features).tanh())
+
+
+HEADS: dict[str, type[ActionHead]] = {
+    "categorical": CategoricalHead,
+    "q": QHead,
+    "gaussian": GaussianHead,
+    "squashed": SquashedHead,
+    "beta": BetaHead,
+    "deterministic": DeterministicHead,
+}
+DISCRETE = ("categorical", "q")
+
+
+class ValueHead(nn.Module):
+    """How good it is to be here."""
+
+    def __init__(self, width: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"):
+        super().__init__()
+        self.net = mlp([width, *hidden, 1], activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net(features).squeeze(-1)
+
+
+class TwinQ(nn.Module):
+    """`count` critics of a continuous action, computed side by side in one batched product per layer."""
+
+    def __init__(self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2):
+        super().__init__()
+        sizes = [width + actions, *hidden, 1]
+        self.count = count
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for ins, outs in zip(sizes, sizes[1:], strict=False):
+            bound = 1 / math.sqrt(ins)  # as nn.Linear begins
+            self.weights.append(nn.Parameter(torch.empty(count, ins, outs).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(count, 1, outs).uniform_(-bound, bound)))
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """[count, B] for features [B, D] and action [B, A]."""
+        x = torch.cat([features, action], -1).expand(self.count, -1, -1)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if i < len(self.weights) - 1:
+                x = F.relu(x)
+        return x.squeeze(-1)

@@ -1,0 +1,1 @@
+"""Learning from what is tried in the world."""

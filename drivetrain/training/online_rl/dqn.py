@@ -1,0 +1,174 @@
+"""Deep Q-learning: learn what each choice is worth, and take the best.
+
+    drivetrain train dqn --env cartpole --output-dir runs/dqn
+
+Mnih et al. 2015, with double Q-learning (van Hasselt et al. 2016) and prioritised replay (Schaul et al. 2016) by flag. The
+target network is renewed by steps in the world, not by updates. A policy with memory learns from short sequences that
+begin with an empty memory. Defaults are those that solve CartPole in 50,000 steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from drivetrain.checkpoint import Randomness
+from drivetrain.data.replay import Priority, Replay
+from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.errors import BadConfig
+from drivetrain.models.driver import Driver, Network, build_policy
+from drivetrain.run import Run
+from drivetrain.sample import Sample, restart
+from drivetrain.training.start import start_from
+
+
+@dataclass(frozen=True)
+class Config:
+    env: str = "cartpole"  # a name of `drivetrain list envs`; its actions must be choices
+    policy: str = ""  # a run or checkpoint to start from; empty starts anew
+    steps: int = 50_000  # steps in the worlds, all together
+    worlds: int = 1  # worlds side by side
+    capacity: int = 100_000  # observations the replay memory holds
+    warmup: int = 1_000  # steps before learning begins
+    train_every: int = 256  # steps between rounds of learning
+    updates: int = 128  # gradient steps in a round
+    batch_size: int = 64
+    lr: float = 2.3e-3  # learning rate
+    gamma: float = 0.99  # how much the next step counts
+    target_every: int = 256  # steps after which the target network is renewed
+    double: bool = False  # the online network picks the next choice, the target network values it
+    n_step: int = 1  # rewards summed before bootstrapping
+    length: int = 8  # steps of a sequence, where the policy has memory
+    prioritised: bool = False  # replay steps with a large error more often
+    priority: Priority = field(default_factory=Priority)
+    explore_fraction: float = 0.16  # of the run, over which exploration falls to its end
+    explore_end: float = 0.04  # share of random choices from then on
+    max_grad_norm: float = 10.0  # gradients are scaled down to this
+    network: Network = field(default_factory=lambda: Network(hidden=(256, 256), activation="relu"))
+    seed: int = 0
+
+
+DEBUG = Config(steps=256, worlds=2, capacity=400, warmup=32, train_every=32, updates=2, batch_size=8, target_every=64)
+CHECKPOINT_EVERY = 10_240
+
+
+def losses(policy: Driver, target: Driver, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """The Huber loss between what a choice was thought to be worth and what it brought; `error` [B, T] beside it."""
+    now, after = values(policy, batch, slice(0, -1)), values(target, batch, slice(1, None))
+    thought = now.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)  # [B, T]
+    with torch.no_grad():
+        if config.double:
+            best = values(policy, batch, slice(1, None)).argmax(-1, keepdim=True)
+            onward = after.gather(-1, best).squeeze(-1)
+        else:
+            onward = after.max(-1).values
+        brought = batch["reward"] + batch["discount"] * onward * ~batch["terminated"]
+    weight = batch["valid"] * batch["weight"].unsqueeze(-1)
+    loss = (F.smooth_l1_loss(thought, brought, reduction="none") * weight).sum() / batch["valid"].sum()
+    return {"loss/value": loss, "error": (thought - brought).detach()}
+
+
+def values(policy: Driver, batch: dict[str, Tensor], steps: slice) -> Tensor:
+    """[B, T, K]. Without memory only the wanted steps are looked at; with memory all of them, from an empty one."""
+    look = slice(None) if policy.recurrent else steps
+    seen = {key: batch[key][:, look] for key in policy.keys}
+    features, _ = policy.features(seen, policy.initial(len(batch["reward"])), batch["is_first"][:, look])
+    found: Tensor = policy.head(features[:, steps] if policy.recurrent else features).values
+    return found
+
+
+class Explorer:
+    """Acts in the worlds, at random with a probability that falls over the run, and remembers."""
+
+    def __init__(self, worlds: Worlds, replay: Replay, config: Config, random: Randomness):
+        self.worlds, self.replay, self.config, self.random = worlds, replay, config, random
+
+    def rebuild(self, policy: Driver, step: int) -> None:
+        self.observation = self.worlds.rebuild(self.config.seed, step)
+        self.is_first = np.ones(self.worlds.count, dtype=bool)
+        self.memory = self.start = policy.initial(self.worlds.count)
+
+    def epsilon(self, step: int) -> float:
+        done = step / (self.config.explore_fraction * self.config.steps)
+        return max(1 - done * (1 - self.config.explore_end), self.config.explore_end)
+
+    def walk(self, policy: Driver, step: int, count: int) -> None:
+        for i in range(count):
+            action = self._choose(policy, step + i * self.worlds.count)
+            went = self.worlds.step(action)
+            self.replay.add(self.observation, action, went.reward, went.terminated, went.truncated, went.final)
+            self.observation, self.is_first = went.observation, went.ended
+
+    def _choose(self, policy: Driver, step: int) -> np.ndarray:
+        draw = self.random.numpy.random(self.worlds.count) < self.epsilon(step)
+        at_random = self.random.numpy.integers(policy.spec.action.choices, size=self.worlds.count)
+        if draw.all() and not policy.recurrent:
+            return at_random
+        self.memory = restart(self.memory, self.start, self.is_first)
+        action, self.memory, _ = policy.act(self.observation, self.memory, greedy=True, generator=None)
+        return np.where(draw, at_random, action)
+
+
+def train(config: Config, run: Run) -> Driver:
+    random = Randomness(config.seed)
+    worlds = make_worlds(config.env, config.worlds)
+    if not worlds.sample_spec.discrete:
+        raise BadConfig(f"BadConfig: dqn needs actions that are choices, {config.env} has numbers; use sac or ppo")
+    policy = start_from(config.policy, worlds.sample_spec) if config.policy else _new(config, worlds)
+    target = copy.deepcopy(policy).requires_grad_(False)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
+    replay = Replay(
+        worlds.sample_spec,
+        config.capacity,
+        config.worlds,
+        run.folder / "replay",
+        gamma=config.gamma,
+        n_step=config.n_step,
+        length=config.length if policy.recurrent else 1,
+        priority=config.priority if config.prioritised else None,
+    )
+    explorer = Explorer(worlds, replay, config, random)
+    parts = {"policy": policy, "target": target, "optimizer": optimizer, "replay": replay, "random": random}
+    for step in run.steps(config.steps, by=config.train_every, **parts):
+        if run.fresh:
+            explorer.rebuild(policy, step)
+        explorer.walk(policy, step, config.train_every // config.worlds)
+        run.log_episodes(step, worlds.finished())
+        after = step + config.train_every
+        if after // config.target_every > step // config.target_every:
+            target.load_state_dict(policy.state_dict())
+        if after >= config.warmup:
+            for _ in range(config.updates):
+                parts_of_loss = update(policy, target, optimizer, replay, config, random)
+            run.log(step, {"loss": parts_of_loss["loss/value"], "explore": explorer.epsilon(step)})
+    worlds.close()
+    return policy
+
+
+def _new(config: Config, worlds: Worlds) -> Driver:
+    return build_policy(worlds.sample_spec, config.network, "q")
+
+
+def update(
+    policy: Driver,
+    target: Driver,
+    optimizer: torch.optim.Optimizer,
+    replay: Replay,
+    config: Config,
+    random: Randomness,
+) -> dict[str, Tensor]:
+    drawn: Sample = replay.batch(config.batch_size, random.numpy)
+    batch = {key: torch.from_numpy(value) for key, value in drawn.items()}
+    parts = losses(policy, target, batch, config)
+    optimizer.zero_grad()
+    parts["loss/value"].backward()
+    nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    optimizer.step()
+    if config.prioritised:
+        replay.reprioritise(drawn["index"], parts["error"].abs().amax(1).numpy())
+    return {key: value.detach() for key, value in parts.items()}

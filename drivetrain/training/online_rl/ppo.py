@@ -1,0 +1,312 @@
+"""Proximal policy optimisation: take several small steps on each batch of experience, and none too far.
+
+    drivetrain train ppo --env cartpole --output-dir runs/ppo
+
+Schulman et al. 2017, with the details of Huang et al. 2022 ("The 37 implementation details"). Value clipping is left out:
+it does not help. Episodes cut by a time limit bootstrap from their true last observation, terminated ones do not. A policy
+with memory learns from whole sequences, each begun with the memory it had. The first ratio of every update is asserted to
+be 1: dropout, or a forward pass that differs between acting and learning, would spoil it in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drivetrain.checkpoint import Randomness
+from drivetrain.envs.words import with_options
+from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.errors import BadConfig
+from drivetrain.models.driver import Driver, Network, build_policy
+from drivetrain.models.heads import ValueHead, orthogonal
+from drivetrain.run import Run
+from drivetrain.sample import Memory, Sample, restart
+from drivetrain.training.start import start_from
+
+
+@dataclass(frozen=True)
+class Config:
+    env: str = "cartpole"  # a name of `drivetrain list envs`, with options after a colon
+    policy: str = ""  # a run or checkpoint to start from (an imitation, say); empty starts anew
+    steps: int = 100_000  # steps in the worlds, all together
+    worlds: int = 8  # worlds side by side
+    rollout: int = 32  # steps in each world between updates
+    epochs: int = 20  # passes over each batch of experience
+    minibatch: int = 256  # steps per gradient step; whole worlds are taken where the policy has memory
+    lr: float = 1e-3  # learning rate
+    anneal: bool = True  # learning rate and clip range fall to 0 over the run
+    gamma: float = 0.98  # how much the next step counts
+    gae_lambda: float = 0.8  # between one-step (0) and whole-return (1) advantages
+    clip: float = 0.2  # how far the ratio may stray from 1
+    value_weight: float = 0.5  # of the value loss
+    entropy_weight: float = 0.0  # of the entropy bonus
+    max_grad_norm: float = 0.5  # gradients are scaled down to this
+    target_kl: float = 0.0  # stop the epochs of an update past this divergence; 0 never stops
+    normalise_returns: bool = False  # divide rewards by the running deviation of the discounted return
+    clip_reward: float = 0.0  # keep rewards within plus or minus this, after normalising; 0 leaves them
+    frame_stack: int = 1  # so many observations in one (adds `stack` to the env)
+    action_repeat: int = 1  # hold each action for so many steps (adds `repeat` to the env)
+    value_warmup: int = 0  # steps during which only the value learns, when starting from a policy
+    head: str = "auto"  # categorical; gaussian, beta or squashed for numbers
+    log_std: float = 0.0  # where the gaussian head's log deviation begins
+    network: Network = field(default_factory=Network)
+    seed: int = 0
+
+    @property
+    def batch(self) -> int:
+        return self.worlds * self.rollout
+
+    @property
+    def world(self) -> str:
+        options = {"stack": self.frame_stack, "repeat": self.action_repeat}
+        return with_options(self.env, **{k: v for k, v in options.items() if v > 1})
+
+
+DEBUG = Config(steps=256, worlds=2, rollout=16, minibatch=16, epochs=2)
+CHECKPOINT_EVERY = 10_240
+
+
+class Rollout(NamedTuple):
+    """Experience of one policy: T steps in each of N worlds."""
+
+    observation: dict[str, Tensor]  # [T, N, ...]
+    is_first: Tensor  # [T, N]
+    memory: Memory  # before the first step
+    action: Tensor  # [T, N, ...] as drawn
+    log_prob: Tensor  # [T, N]
+    advantage: Tensor  # [T, N]
+    returns: Tensor  # [T, N]
+
+
+def advantages(
+    reward: np.ndarray,
+    value: np.ndarray,
+    next_value: np.ndarray,
+    terminated: np.ndarray,
+    ended: np.ndarray,
+    gamma: float,
+    gae_lambda: float,
+) -> np.ndarray:
+    """Generalised advantage estimates [T, N]: no bootstrap past a termination, no sum past any end."""
+    delta = reward + gamma * next_value * ~terminated - value
+    onward = gamma * gae_lambda * ~ended
+    result, running = np.zeros_like(delta), np.zeros_like(delta[0])
+    for t in range(len(delta) - 1, -1, -1):
+        running = delta[t] + onward[t] * running
+        result[t] = running
+    return result
+
+
+def losses(
+    policy: Driver, value: nn.Module, batch: Rollout, config: Config, clip: float, value_only: bool = False
+) -> dict[str, Tensor]:
+    """What is summed into the loss, and under `watch/` what is only watched. Tensors are [B, T] here."""
+    seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)  # [B, T, D]
+    if value_only:
+        return {"loss/value": config.value_weight * (value(seen.detach()) - batch.returns).square().mean()}
+    chances = policy.head(seen)
+    log_ratio = chances.log_prob(batch.action) - batch.log_prob
+    ratio = log_ratio.exp()
+    advantage = batch.advantage
+    if advantage.numel() > 1:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    gain = torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
+    error = (value(seen) - batch.returns).square().mean()
+    parts = {"loss/policy": -gain, "loss/value": config.value_weight * error}
+    if config.entropy_weight:
+        parts["loss/entropy"] = -config.entropy_weight * chances.entropy().mean()
+    with torch.no_grad():
+        parts["watch/kl"] = (ratio - 1 - log_ratio).mean()
+        parts["watch/clipped"] = ((ratio - 1).abs() > clip).float().mean()
+        parts["watch/ratio_error"] = (ratio - 1).abs().max()
+    return parts
+
+
+class RewardScale:
+    """Divides rewards by the running deviation of the discounted return; the mean is left where it is."""
+
+    def __init__(self, worlds: int, gamma: float):
+        self.gamma, self.returns = gamma, np.zeros(worlds)
+        self.count, self.mean, self.spread = 1e-4, 0.0, 0.0
+
+    def restart(self) -> None:
+        self.returns[:] = 0
+
+    def __call__(self, reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        self.returns = self.returns * self.gamma + reward
+        count = self.count + len(reward)
+        shift = self.returns.mean() - self.mean
+        self.spread += self.returns.var() * len(reward) + shift**2 * self.count * len(reward) / count
+        self.mean, self.count = self.mean + shift * len(reward) / count, count
+        self.returns[ended] = 0
+        return (reward / np.sqrt(self.spread / self.count + 1e-8)).astype(np.float32)  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": float(self.mean), "spread": float(self.spread)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self.mean, self.spread = state["count"], state["mean"], state["spread"]
+
+
+class Actor:
+    """Carries observation and memory from one rollout to the next."""
+
+    def __init__(self, worlds: Worlds, config: Config, scale: RewardScale, random: Randomness):
+        self.worlds, self.config, self.scale, self.random = worlds, config, scale, random
+        self.observation: Sample = {}
+
+    def rebuild(self, policy: Driver, step: int) -> None:
+        self.observation = self.worlds.rebuild(self.config.seed, step)
+        self.is_first = np.ones(self.worlds.count, dtype=bool)
+        self.memory = self.start = policy.initial(self.worlds.count)
+        self.scale.restart()
+
+    @torch.no_grad()
+    def rollout(self, policy: Driver, value: nn.Module) -> Rollout:
+        config, rows, finals = self.config, [], []
+        begin = self.memory
+        for _ in range(config.rollout):
+            self.memory = restart(self.memory, self.start, self.is_first)
+            action, self.memory, info = policy.act(
+                self.observation, self.memory, greedy=False, generator=self.random.torch
+            )
+            went = self.worlds.step(action)
+            reward = self.scale(went.reward, went.ended) if config.normalise_returns else went.reward
+            if config.clip_reward:
+                reward = reward.clip(-config.clip_reward, config.clip_reward)
+            finals.append(self._value_at_end(policy, value, went.final, went.truncated))
+            rows.append((self.observation, self.is_first, info, reward, went.terminated, went.ended))
+            self.observation, self.is_first = went.observation, went.ended
+        observations, first, infos, reward, terminated, ended = zip(*rows, strict=True)
+        features = torch.stack([info["features"] for info in infos])  # [T, N, D]
+        values = value(features).numpy()
+        next_values = np.concatenate([values[1:], self._value(policy, value, self.observation, self.is_first)[None]])
+        for t, (at, last) in enumerate(finals):
+            next_values[t, at] = last
+        rewards, ends = np.stack(reward), np.stack(ended)
+        advantage = advantages(
+            rewards, values, next_values, np.stack(terminated), ends, config.gamma, config.gae_lambda
+        )
+        return Rollout(
+            {key: torch.from_numpy(np.stack([o[key] for o in observations])) for key in policy.keys},
+            torch.from_numpy(np.stack(first)),
+            begin,
+            torch.stack([info["raw"] for info in infos]),
+            torch.stack([info["log_prob"] for info in infos]),
+            torch.from_numpy(advantage),
+            torch.from_numpy(advantage + values),
+        )
+
+    def _value(self, policy: Driver, value: nn.Module, observation: Sample, is_first: np.ndarray) -> np.ndarray:
+        sequence = {key: torch.from_numpy(observation[key]).unsqueeze(1) for key in policy.keys}
+        memory = restart(self.memory, self.start, is_first)
+        seen, _ = policy.features(sequence, memory, torch.zeros(len(is_first), 1, dtype=torch.bool))
+        return value(seen[:, 0]).numpy()  # type: ignore[no-any-return]
+
+    def _value_at_end(
+        self, policy: Driver, value: nn.Module, final: Sample, truncated: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What lay beyond the episodes that a time limit cut."""
+        at = np.flatnonzero(truncated)
+        if not len(at):
+            return at, np.zeros(0, np.float32)
+        return at, self._value(policy, value, final, np.zeros(len(truncated), bool))[at]
+
+
+def minibatches(data: Rollout, config: Config, recurrent: bool, generator: torch.Generator) -> Iterator[Rollout]:
+    """One epoch: shuffled steps as [B, 1], or whole worlds as [B, T] where there is memory."""
+    steps, worlds = data.log_prob.shape
+    if recurrent:
+        size = max(config.minibatch // steps, 1)
+        for at in torch.randperm(worlds, generator=generator).split(size):
+            yield _rows(data, lambda x, at=at: x[:, at].transpose(0, 1), {k: v[at] for k, v in data.memory.items()})
+    else:
+        for at in torch.randperm(steps * worlds, generator=generator).split(config.minibatch):
+            yield _rows(data, lambda x, at=at: x.flatten(0, 1)[at].unsqueeze(1), {})
+
+
+def _rows(data: Rollout, take: Any, memory: Memory) -> Rollout:
+    seen = {key: take(value) for key, value in data.observation.items()}
+    rest = (take(x) for x in (data.action, data.log_prob, data.advantage, data.returns))
+    return Rollout(seen, take(data.is_first), memory, *rest)
+
+
+def train(config: Config, run: Run) -> Driver:
+    if config.network.dropout:
+        raise BadConfig("BadConfig: ppo needs network.dropout 0: dropout makes the first ratio differ from 1")
+    random = Randomness(config.seed)
+    worlds = make_worlds(config.world, config.worlds)
+    policy, value = begin(config, worlds)
+    parameters = [*policy.parameters(), *value.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=config.lr, eps=1e-5, fused=True)
+    scale = RewardScale(config.worlds, config.gamma)
+    actor = Actor(worlds, config, scale, random)
+    parts = {"policy": policy, "value": value, "optimizer": optimizer, "scale": scale, "random": random}
+    for step in run.steps(config.steps, by=config.batch, **parts):
+        if run.fresh:
+            actor.rebuild(policy, step)
+        left = 1 - step / config.steps if config.anneal else 1.0
+        optimizer.param_groups[0]["lr"] = config.lr * left
+        data = actor.rollout(policy, value)
+        run.log_episodes(step, worlds.finished())
+        run.log(step, update(policy, value, optimizer, data, config, config.clip * left, step, random.torch))
+        if policy.network.normalise:
+            policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})
+    worlds.close()
+    return policy
+
+
+def begin(config: Config, worlds: Worlds) -> tuple[Driver, ValueHead]:
+    """A new policy, or the one to start from; and a value of its own."""
+    head = ("categorical" if worlds.sample_spec.discrete else "gaussian") if config.head == "auto" else config.head
+    if config.policy:
+        policy = start_from(config.policy, worlds.sample_spec)
+    else:
+        policy = build_policy(worlds.sample_spec, config.network, head)
+        orthogonal(policy.head, last_gain=0.01)
+        if head == "gaussian":
+            nn.init.constant_(policy.head.log_std, config.log_std)
+    value = ValueHead(policy.width, config.network.hidden, config.network.activation)
+    orthogonal(value, last_gain=1.0)
+    return policy, value
+
+
+def update(
+    policy: Driver,
+    value: ValueHead,
+    optimizer: torch.optim.Optimizer,
+    data: Rollout,
+    config: Config,
+    clip: float,
+    step: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Several epochs over one rollout; returns the parts of the last gradient step."""
+    parameters = optimizer.param_groups[0]["params"]
+    warming, first = step < config.value_warmup, True
+    for _ in range(config.epochs):
+        for batch in minibatches(data, config, policy.recurrent, generator):
+            parts = losses(policy, value, batch, config, clip, warming)
+            if not warming:
+                assert not first or parts["watch/ratio_error"] < 1e-3, f"first ratio is off by {parts['watch/ratio_error']}"
+                if config.target_kl and parts["watch/kl"] > 1.5 * config.target_kl:
+                    return _logged(parts)
+            first = False
+            optimizer.zero_grad()
+            _total(parts).backward()
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimizer.step()
+    return _logged(parts)
+
+
+def _total(parts: dict[str, Tensor]) -> Tensor:
+    return torch.stack([v for k, v in parts.items() if k.startswith("loss/")]).sum()
+
+
+def _logged(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {"loss": _total(parts).detach(), **{k: v.detach() for k, v in parts.items()}}
