@@ -8,8 +8,9 @@ so many pictures lie along the channels, states end to end).
 from __future__ import annotations
 
 import inspect
+import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 from drivetrain import catalog
-from drivetrain.errors import BadConfig, MissingExtra
+from drivetrain.errors import BadConfig
 from drivetrain.sample import Feature, Sample, Spec
 
 
@@ -34,8 +35,8 @@ def space_of(feature: Feature) -> gym.Space[Any]:
 class InWords(gym.Env[Sample, Any]):
     """A Gymnasium environment whose observations, spec and instruction are in our words.
 
-    `observe(raw, env)` turns the inner observation into `observation.*` arrays; `reveal(env)` gives what only experts may
-    see, to be put into `info` under `privileged.`.
+    `observe(raw, env)` turns the inner observation into `observation.*` arrays; `reveal(env)` gives what only experts
+    may see, to be put into `info` under `privileged.`.
     """
 
     def __init__(
@@ -125,7 +126,19 @@ class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
         return self._joined(), float(reward), terminated, truncated, info
 
     def _joined(self) -> Sample:
-        return {key: np.concatenate([o[key] for o in self.seen], axis=-1) for key in self.seen[-1]}
+        return {key: joined([o[key] for o in self.seen]) for key in self.seen[-1]}
+
+
+def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays end to end along their last axis."""
+    if arrays[0].ndim < 3:
+        return np.concatenate(arrays, axis=-1)
+    height, width, channels = arrays[0].shape
+    out = np.empty((height, width, channels * len(arrays)), dtype=arrays[0].dtype)
+    for i, array in enumerate(arrays):
+        for channel in range(channels):  # numpy copies one long plane five times faster than many runs of three bytes
+            out[..., i * channels + channel] = array[..., channel]
+    return out
 
 
 def split_name(name: str) -> tuple[str, dict[str, Any]]:
@@ -150,9 +163,7 @@ def with_options(name: str, **options: Any) -> str:
 def make_env(name: str) -> gym.Env[Sample, Any]:
     """The environment of that name; see the top of this file for the options."""
     base, options = split_name(name)
-    row = catalog.entry("envs", base)
-    if not catalog.present(row):
-        raise MissingExtra(row.package, row.extra, f"the env {base}")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures become arrays: no screen is looked for
     build = catalog.find("envs", base)
     takes = list(inspect.signature(build).parameters)
     ours = {option: options.pop(option) for option in ("repeat", "stack") if option in options and option not in takes}
@@ -168,5 +179,5 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
         env = Repeat(env, ours["repeat"])
     if ours.get("stack", 1) > 1:
         env = Stack(env, ours["stack"])
-    env.sample_spec = replace(env.sample_spec, env=name)  # type: ignore[attr-defined]
+    env.sample_spec = replace(env.sample_spec, env=name)
     return env

@@ -1,8 +1,8 @@
 """Several worlds side by side, for training: one batch of actions in, one batch of what came of them out.
 
-An episode that ends starts anew in the same step (what Gymnasium calls SAME_STEP); the true last observation is kept in
-`final`, because learners bootstrap through a truncation from there. Worlds cannot be saved, so `rebuild` makes them from
-nothing as a function of a seed: that is what a resumed run and an uninterrupted one both do at every checkpoint.
+An episode that ends starts anew in the same step (what Gymnasium calls SAME_STEP); the true last observation is kept
+in `final`, because learners bootstrap through a truncation from there. Worlds cannot be saved, so `rebuild` makes them
+from nothing as a function of a seed: that is what a resumed run and an uninterrupted one both do at every checkpoint.
 """
 
 from __future__ import annotations

@@ -15,30 +15,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+from drivetrain.models.mlp import MLP
+
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-def mlp(sizes: Sequence[int], activation: str = "tanh", *, dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers with the activation between them, none after the last."""
-    layers: list[nn.Module] = []
-    for i in range(len(sizes) - 1):
-        layers.append(nn.Linear(sizes[i], sizes[i + 1]))
-        if i < len(sizes) - 2:
-            layers.append(ACTIVATIONS[activation]())
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers)
-
-
-def orthogonal(module: nn.Module, last_gain: float, gain: float = math.sqrt(2)) -> nn.Module:
-    """Orthogonal weights and zero biases, the last layer with a gain of its own (what PPO wants)."""
-    linear = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    for layer in linear:
-        nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else gain)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    return module
 
 
 class Distribution(Protocol):
@@ -189,7 +168,7 @@ class ActionHead(nn.Module):
 
     def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
         super().__init__()
-        self.net = mlp([width, *hidden, outputs], activation, dropout=dropout)
+        self.net = MLP([width, *hidden, outputs], activation, dropout=dropout)
 
 
 class CategoricalHead(ActionHead):
@@ -256,30 +235,20 @@ class ValueHead(nn.Module):
 
     def __init__(self, width: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"):
         super().__init__()
-        self.net = mlp([width, *hidden, 1], activation)
+        self.net = MLP([width, *hidden, 1], activation)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.net(features).squeeze(-1)
 
 
 class TwinQ(nn.Module):
-    """`count` critics of a continuous action, computed side by side in one batched product per layer."""
+    """`count` critics of a continuous action, computed side by side."""
 
     def __init__(self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2):
         super().__init__()
-        sizes = [width + actions, *hidden, 1]
-        self.count = count
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for ins, outs in zip(sizes, sizes[1:], strict=False):
-            bound = 1 / math.sqrt(ins)  # as nn.Linear begins
-            self.weights.append(nn.Parameter(torch.empty(count, ins, outs).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(count, 1, outs).uniform_(-bound, bound)))
+        self.net = MLP([width + actions, *hidden, 1], "relu", count=count)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """[count, B] for features [B, D] and action [B, A]."""
-        x = torch.cat([features, action], -1).expand(self.count, -1, -1)
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            if i < len(self.weights) - 1:
-                x = F.relu(x)
-        return x.squeeze(-1)
+        found: Tensor = self.net(torch.cat([features, action], -1)).squeeze(-1)
+        return found

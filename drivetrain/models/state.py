@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from drivetrain.models.heads import mlp
+from drivetrain.models.mlp import MLP
 
 
 class RunningNorm(nn.Module):
@@ -44,7 +44,7 @@ class StateEncoder(nn.Module):
     def __init__(self, size: int, layers: Sequence[int] = (), activation: str = "tanh", normalise: bool = False):
         super().__init__()
         self.norm = RunningNorm(size) if normalise else None
-        self.net = nn.Sequential(*mlp([size, *layers], activation), nn.LayerNorm(layers[-1])) if layers else None
+        self.net = nn.Sequential(MLP([size, *layers], activation), nn.LayerNorm(layers[-1])) if layers else None
         self.width = layers[-1] if layers else size
 
     def observe(self, x: Tensor) -> None:

@@ -121,7 +121,8 @@ def train(config: Config, run: Run) -> Driver:
         raise BadConfig(f"BadConfig: dqn needs actions that are choices, {config.env} has numbers; use sac or ppo")
     policy = start_from(config.policy, worlds.sample_spec) if config.policy else _new(config, worlds)
     target = copy.deepcopy(policy).requires_grad_(False)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
+    flat = Flat(policy.parameters())
+    optimizer = torch.optim.Adam([flat.row], lr=config.lr, fused=True)
     replay = Replay(
         worlds.sample_spec,
         config.capacity,

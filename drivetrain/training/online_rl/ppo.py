@@ -10,6 +10,7 @@ be 1: dropout, or a forward pass that differs between acting and learning, would
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -23,9 +24,10 @@ from drivetrain.envs.words import with_options
 from drivetrain.envs.worlds import Worlds, make_worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
-from drivetrain.models.heads import ValueHead, orthogonal
+from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
+from drivetrain.training.flat import Flat
 from drivetrain.training.start import start_from
 
 
@@ -105,8 +107,9 @@ def advantages(
 def losses(
     policy: Driver, value: nn.Module, batch: Rollout, config: Config, clip: float, value_only: bool = False
 ) -> dict[str, Tensor]:
-    """What is summed into the loss, and under `watch/` what is only watched. Tensors are [B, T] here."""
-    seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)  # [B, T, D]
+    """What is summed into the loss; beside it `log_ratio`, which tells how far the policy has moved."""
+    seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)
+    seen = seen.flatten(0, 1)  # [B * T, D], as everything else here
     if value_only:
         return {"loss/value": config.value_weight * (value(seen.detach()) - batch.returns).square().mean()}
     chances = policy.head(seen)
@@ -120,11 +123,14 @@ def losses(
     parts = {"loss/policy": -gain, "loss/value": config.value_weight * error}
     if config.entropy_weight:
         parts["loss/entropy"] = -config.entropy_weight * chances.entropy().mean()
-    with torch.no_grad():
-        parts["watch/kl"] = (ratio - 1 - log_ratio).mean()
-        parts["watch/clipped"] = ((ratio - 1).abs() > clip).float().mean()
-        parts["watch/ratio_error"] = (ratio - 1).abs().max()
+    parts["log_ratio"] = log_ratio.detach()
     return parts
+
+
+def moved(log_ratio: Tensor, clip: float) -> dict[str, Tensor]:
+    """How far: the divergence from the policy that acted (Schulman's k3), and the share of steps past the clip."""
+    away = log_ratio.exp() - 1
+    return {"watch/kl": (away - log_ratio).mean(), "watch/clipped": (away.abs() > clip).float().mean()}
 
 
 class RewardScale:
@@ -219,12 +225,14 @@ class Actor:
 
 
 def minibatches(data: Rollout, config: Config, recurrent: bool, generator: torch.Generator) -> Iterator[Rollout]:
-    """One epoch: shuffled steps as [B, 1], or whole worlds as [B, T] where there is memory."""
+    """One epoch: shuffled steps as [B, 1], or whole worlds as [B, T] where there is memory; rewards' side as [B * T]."""
     steps, worlds = data.log_prob.shape
     if recurrent:
         size = max(config.minibatch // steps, 1)
         for at in torch.randperm(worlds, generator=generator).split(size):
             yield _rows(data, lambda x, at=at: x[:, at].transpose(0, 1), {k: v[at] for k, v in data.memory.items()})
+    elif config.minibatch >= steps * worlds:
+        yield _rows(data, lambda x: x.flatten(0, 1).unsqueeze(1), {})  # all at once: their order is nothing
     else:
         for at in torch.randperm(steps * worlds, generator=generator).split(config.minibatch):
             yield _rows(data, lambda x, at=at: x.flatten(0, 1)[at].unsqueeze(1), {})
@@ -232,7 +240,7 @@ def minibatches(data: Rollout, config: Config, recurrent: bool, generator: torch
 
 def _rows(data: Rollout, take: Any, memory: Memory) -> Rollout:
     seen = {key: take(value) for key, value in data.observation.items()}
-    rest = (take(x) for x in (data.action, data.log_prob, data.advantage, data.returns))
+    rest = (take(x).flatten(0, 1) for x in (data.action, data.log_prob, data.advantage, data.returns))
     return Rollout(seen, take(data.is_first), memory, *rest)
 
 
@@ -242,8 +250,8 @@ def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     worlds = make_worlds(config.world, config.worlds)
     policy, value = begin(config, worlds)
-    parameters = [*policy.parameters(), *value.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr, eps=1e-5, fused=True)
+    flat = Flat([*policy.parameters(), *value.parameters()])
+    optimizer = torch.optim.Adam([flat.row], lr=config.lr, eps=1e-5, fused=True)
     scale = RewardScale(config.worlds, config.gamma)
     actor = Actor(worlds, config, scale, random)
     parts = {"policy": policy, "value": value, "optimizer": optimizer, "scale": scale, "random": random}
@@ -254,7 +262,7 @@ def train(config: Config, run: Run) -> Driver:
         optimizer.param_groups[0]["lr"] = config.lr * left
         data = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
-        run.log(step, update(policy, value, optimizer, data, config, config.clip * left, step, random.torch))
+        run.log(step, update(policy, value, flat, optimizer, data, config, config.clip * left, step, random.torch))
         if policy.network.normalise:
             policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})
     worlds.close()
@@ -268,17 +276,18 @@ def begin(config: Config, worlds: Worlds) -> tuple[Driver, ValueHead]:
         policy = start_from(config.policy, worlds.sample_spec)
     else:
         policy = build_policy(worlds.sample_spec, config.network, head)
-        orthogonal(policy.head, last_gain=0.01)
+        policy.head.net.orthogonal(last_gain=0.01)
         if head == "gaussian":
             nn.init.constant_(policy.head.log_std, config.log_std)
     value = ValueHead(policy.width, config.network.hidden, config.network.activation)
-    orthogonal(value, last_gain=1.0)
+    value.net.orthogonal(last_gain=1.0)
     return policy, value
 
 
 def update(
     policy: Driver,
     value: ValueHead,
+    flat: Flat,
     optimizer: torch.optim.Optimizer,
     data: Rollout,
     config: Config,
@@ -287,26 +296,27 @@ def update(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout; returns the parts of the last gradient step."""
-    parameters = optimizer.param_groups[0]["params"]
     warming, first = step < config.value_warmup, True
     for _ in range(config.epochs):
         for batch in minibatches(data, config, policy.recurrent, generator):
             parts = losses(policy, value, batch, config, clip, warming)
-            if not warming:
-                assert not first or parts["watch/ratio_error"] < 1e-3, f"first ratio is off by {parts['watch/ratio_error']}"
-                if config.target_kl and parts["watch/kl"] > 1.5 * config.target_kl:
-                    return _logged(parts)
+            if not warming and (first or config.target_kl):
+                strayed = float(parts["log_ratio"].abs().max())
+                assert not first or strayed < 1e-3, f"the first ratio is off by {strayed}"
+                if config.target_kl and moved(parts["log_ratio"], clip)["watch/kl"] > 1.5 * config.target_kl:
+                    return _logged(parts, clip)
             first = False
-            optimizer.zero_grad()
+            flat.clear()
             _total(parts).backward()
-            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            flat.clip(config.max_grad_norm)
             optimizer.step()
-    return _logged(parts)
+    return _logged(parts, clip)
 
 
 def _total(parts: dict[str, Tensor]) -> Tensor:
-    return torch.stack([v for k, v in parts.items() if k.startswith("loss/")]).sum()
+    return functools.reduce(torch.add, [v for k, v in parts.items() if k.startswith("loss/")])
 
 
-def _logged(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"loss": _total(parts).detach(), **{k: v.detach() for k, v in parts.items()}}
+def _logged(parts: dict[str, Tensor], clip: float) -> dict[str, Tensor]:
+    watched = moved(parts["log_ratio"], clip) if "log_ratio" in parts else {}
+    return {"loss": _total(parts).detach(), **{k: v.detach() for k, v in parts.items() if k != "log_ratio"}, **watched}

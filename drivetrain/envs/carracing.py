@@ -1,0 +1,335 @@
+"""CarRacing-v3 in our words: drive a lap from pictures, by labels or by steering wheel and pedals.
+
+    make_env("carracing:repeat=4,stack=4")    make_env("carracing-continuous:drawing=official")
+
+Our labels are 0 nothing, 1 accelerate, 2 left, 3 right, 4 brake; Gymnasium numbers them differently, and `NUMBERS` says how.
+`drawing=official` is Gymnasium's own environment. `drawing=fast`, the default, is the same physics and the same pixels, bit
+for bit, in a fifth of the time: see `FastCarRacing`. EnvPool's drawing is close but not the same, so it is for training only
+(`pool.py`).
+
+For experts, `info` has `privileged.position_m` [2], `privileged.speed_mps`, `privileged.heading_rad` (where the nose points,
+anticlockwise from the x axis, so a turn to the left makes it grow) and `privileged.track` [n, 3]: the centre line in driving
+order, x_m, y_m and heading_rad, one array per episode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pygame
+from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_COLOR, WHEEL_R, WHEEL_W, WHEEL_WHITE, Car
+from gymnasium.envs.box2d.car_racing import FPS, GRASS_DIM, PLAYFIELD, SCALE, STATE_H, STATE_W, WINDOW_H, WINDOW_W, ZOOM, CarRacing
+from gymnasium.envs.registration import EnvSpec
+from pygame import gfxdraw
+
+from drivetrain.envs.words import InWords
+from drivetrain.errors import BadConfig
+from drivetrain.sample import ACTION, FRONT, Feature, Sample, Spec
+
+TASK_TEXT = "Drive around the track."
+TIME_LIMIT = 1000  # steps, as Gymnasium registers it
+LABELS = ("nothing", "accelerate", "left", "right", "brake")
+GYMNASIUM_NUMBER = {"nothing": 0, "right": 1, "left": 2, "accelerate": 3, "brake": 4}
+NUMBERS = {ours: GYMNASIUM_NUMBER[label] for ours, label in enumerate(LABELS)}
+
+PICTURE = Feature((STATE_H, STATE_W, 3), "uint8", 0.0, 255.0, colour="rgb")
+CHOICE = Feature((), "int64", names=LABELS, choices=len(LABELS))
+CONTROLS = Feature((3,), low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0), names=("steer", "gas", "brake"))
+
+PANEL_H = WINDOW_H // 8  # Gymnasium paints the indicators' black panel over this many rows at the bottom
+WORLD_H = WINDOW_H - PANEL_H
+REACH_PX = math.hypot(WINDOW_W / 2, WORLD_H / 2)  # from the middle of what is seen to its corners
+MARGIN_PX = 2  # a soft edge reaches one pixel beyond the corners of its polygon
+PANEL_FULL = 3.9  # an indicator of 4 would stand out above the panel
+FIELD = PLAYFIELD * np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
+
+Points = list[tuple[float, float]]
+Colour = Sequence[int]
+
+
+def discrete(drawing: str = "fast") -> gym.Env[Sample, Any]:
+    return _build(drawing, CHOICE)
+
+
+def continuous(drawing: str = "fast") -> gym.Env[Sample, Any]:
+    return _build(drawing, CONTROLS)
+
+
+def _build(drawing: str, action: Feature) -> gym.Env[Sample, Any]:
+    sample_spec = Spec({FRONT: PICTURE, ACTION: action}, TASK_TEXT, float(FPS))
+    command = _controls if action is CONTROLS else _number
+    if drawing == "fast":
+        row = EnvSpec("FastCarRacing-v3", entry_point=FastCarRacing, max_episode_steps=TIME_LIMIT)
+    elif drawing == "official":
+        row = gym.spec("CarRacing-v3")
+    elif drawing == "envpool":
+        raise BadConfig(
+            "BadConfig: drawing=envpool is for training worlds side by side, and its pixels are not Gymnasium's; "
+            "use drawing=official (or fast, the same pixels) to evaluate, collect or film"
+        )
+    else:
+        raise BadConfig(f"BadConfig: carracing has no drawing={drawing}; use fast, official or envpool (training only)")
+    inner = gym.make(row, continuous=action is CONTROLS, render_mode="rgb_array")
+    worded = InWords(inner, sample_spec, _seen, reveal=Privileged(), command=command)
+    return Glance(worded, inner.unwrapped) if isinstance(inner.unwrapped, FastCarRacing) else worded
+
+
+def _number(choice: Any) -> int:
+    return NUMBERS[int(choice)]
+
+
+def _controls(action: Any) -> np.ndarray:
+    return np.asarray(action, dtype=np.float32)
+
+
+def _seen(raw: Any, _: gym.Env[Any, Any]) -> Sample:
+    return {FRONT: raw}
+
+
+class Privileged:
+    """What an expert may know; the track is made into an array once per episode."""
+
+    def __init__(self) -> None:
+        self._laid: list[tuple[float, ...]] | None = None
+        self._track = np.zeros((0, 3))
+
+    def __call__(self, env: gym.Env[Any, Any]) -> dict[str, Any]:
+        racing = env.unwrapped
+        assert isinstance(racing, CarRacing) and racing.car is not None
+        if self._laid is not racing.track:
+            self._laid = racing.track
+            self._track = np.array([(x, y, beta + math.pi / 2) for _, beta, x, y in racing.track])
+        hull = racing.car.hull
+        position, velocity = hull.position, hull.linearVelocity
+        return {
+            "position_m": np.array((position.x, position.y)),
+            "heading_rad": hull.angle + math.pi / 2,
+            "speed_mps": math.hypot(velocity.x, velocity.y),
+            "track": self._track,
+        }
+
+
+class View(NamedTuple):
+    """Where the camera is: pixel = zoom * rotated world point + shift, with y upwards until the picture is flipped."""
+
+    cos: float
+    sin: float
+    zoom: float
+    shift: tuple[float, float]
+    middle: tuple[float, float]  # the world point in the middle of what is seen above the panel
+    covered: bool  # nothing but the playing field is in sight
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """World points [..., 2] in pixels; the operations and their order are Gymnasium's, so the bits are too."""
+        x, y = points[..., 0], points[..., 1]
+        return np.stack(
+            (
+                (self.cos * x - self.sin * y) * self.zoom + self.shift[0],
+                (self.sin * x + self.cos * y) * self.zoom + self.shift[1],
+            ),
+            axis=-1,
+        )
+
+
+def view_of(car: Car, t_s: float) -> View:
+    angle, (x, y) = -car.hull.angle, car.hull.position
+    zoom = 0.1 * SCALE * max(1 - t_s, 0) + ZOOM * SCALE * min(t_s, 1)  # the first second zooms in
+    shift = pygame.math.Vector2(-x * zoom, -y * zoom).rotate_rad(angle)
+    cos, sin = pygame.math.Vector2(1.0, 0.0).rotate_rad(angle)
+    ahead = (PANEL_H + WORLD_H / 2 - WINDOW_H / 4) / zoom  # the car is drawn a quarter up the window
+    middle = (x + sin * ahead, y + cos * ahead)
+    covered = max(abs(middle[0]), abs(middle[1])) + (REACH_PX + MARGIN_PX) / zoom < PLAYFIELD
+    return View(cos, sin, zoom, (WINDOW_W / 2 + shift[0], WINDOW_H / 4 + shift[1]), middle, covered)
+
+
+class Landscape:
+    """Grass and road as arrays, in the order Gymnasium paints them."""
+
+    def __init__(self, road: Sequence[tuple[Points, Any]], grass_colour: Any):
+        grass = _grass()
+        self.corners = np.array(grass + [corners for corners, _ in road])  # [P, 4, 2]
+        self.colours = [grass_colour] * len(grass) + [colour for _, colour in road]  # a tile's own array: it darkens
+        self.centre = self.corners.mean(axis=1)
+        self.radius = np.linalg.norm(self.corners - self.centre[:, None], axis=-1).max(axis=1)
+
+    def seen(self, view: View) -> list[tuple[list[list[int]], Colour]]:
+        """Corners in whole pixels, and colour, of what is in sight."""
+        apart = self.centre - view.middle
+        reach = self.radius + (REACH_PX + MARGIN_PX) / view.zoom
+        near = np.flatnonzero(np.einsum("pc,pc->p", apart, apart) < reach * reach)
+        pixels = view.pixels(self.corners[near]).astype(np.int64)  # gfxdraw cuts fractions off too
+        least, most = pixels.min(axis=1), pixels.max(axis=1)
+        inside = (most >= (-MARGIN_PX, PANEL_H - MARGIN_PX)) & (least <= (WINDOW_W + MARGIN_PX, WINDOW_H + MARGIN_PX))
+        kept = np.flatnonzero(inside.all(axis=1))
+        return [
+            (corners, [int(c) for c in self.colours[i]])
+            for corners, i in zip(pixels[kept].tolist(), near[kept].tolist(), strict=True)
+        ]
+
+
+def _grass() -> list[Points]:
+    side = GRASS_DIM
+    return [
+        [(side * x + side, side * y), (side * x, side * y), (side * x, side * y + side), (side * x + side, side * y + side)]
+        for x in range(-20, 20, 2)
+        for y in range(-20, 20, 2)
+    ]
+
+
+def car_shapes(car: Car, hull: Sequence[Points], wheel: Points) -> list[tuple[Colour, Points]]:
+    """Colours and corners in the world, in painting order. Box2D itself moves the corners: its rounding is its own."""
+    shapes: list[tuple[Colour, Points]] = []
+    for body in car.wheels:
+        place = body.transform
+        shapes.append((WHEEL_COLOR, [((p := place * corner).x, p.y) for corner in wheel]))
+        if stripe := _stripe(body.phase):
+            shapes.append((WHEEL_WHITE, [((p := place * corner).x, p.y) for corner in stripe]))
+    place, colour = car.hull.transform, [int(c * 255) for c in car.hull.color]
+    return shapes + [(colour, [((p := place * corner).x, p.y) for corner in part]) for part in hull]
+
+
+def _stripe(phase_rad: float) -> Points:
+    """The pale band that shows a wheel turn, in the wheel's frame; empty while it is underneath."""
+    low, high = phase_rad, phase_rad + 1.2
+    hidden_low, hidden_high = math.sin(low) > 0, math.sin(high) > 0
+    if hidden_low and hidden_high:
+        return []
+    c1 = np.sign(math.cos(low)) if hidden_low else math.cos(low)
+    c2 = np.sign(math.cos(high)) if hidden_high else math.cos(high)
+    left, right, back, front = -WHEEL_W * SIZE, +WHEEL_W * SIZE, WHEEL_R * c1 * SIZE, WHEEL_R * c2 * SIZE
+    return [(left, back), (right, back), (right, front), (left, front)]
+
+
+@lru_cache(maxsize=1)
+def _font() -> pygame.font.Font:
+    pygame.font.init()
+    return pygame.font.Font(pygame.font.get_default_font(), 42)
+
+
+@lru_cache(maxsize=256)
+def _written(text: str) -> pygame.Surface:
+    try:
+        return _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    except pygame.error:  # somebody closed a window, and pygame with it, since the font was opened
+        _font.cache_clear()
+        return _font().render(text, True, (255, 255, 255), (0, 0, 0))
+
+
+class FastCarRacing(CarRacing):
+    """Gymnasium's CarRacing, whose small picture costs a fifth, and nothing while it is `blind`.
+
+    Gymnasium paints 1000 x 800 pixels, turns them upside down, and shrinks them, first across and then down. Here all
+    corners move in one multiplication, only what is in sight is painted, and the turning comes after the shrinking
+    across, when a tenth of the pixels is left. Every rounding stays as it was, so the pixels do too.
+    """
+
+    metadata = {**CarRacing.metadata, "render_modes": ["rgb_array", "state_pixels"]}
+    blind = False
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._window = pygame.Surface((WINDOW_W, WINDOW_H))  # upside down; the rows the panel will hide come first
+        self._world = self._window.subsurface((0, PANEL_H, WINDOW_W, WORLD_H))
+        self._panel_window = pygame.Surface((WINDOW_W, WINDOW_H))
+        self._panel = self._panel_window.subsurface((0, WORLD_H, WINDOW_W, PANEL_H))
+        self._across = np.zeros((WORLD_H, STATE_W, 4), np.uint8)
+        self._narrow = np.zeros((WINDOW_H, STATE_W, 4), np.uint8)
+        self._small = np.zeros((STATE_H, STATE_W, 4), np.uint8)
+
+    def _create_track(self) -> bool:
+        made: bool = super()._create_track()
+        if made:
+            self._landscape = Landscape(self.road_poly, self.grass_color)
+        return made
+
+    def _render(self, mode: str) -> Any:
+        if mode != "state_pixels":
+            return super()._render(mode)
+        return None if self.blind else self.picture()
+
+    def picture(self) -> np.ndarray:
+        """What Gymnasium's `_render("state_pixels")` returns."""
+        if self._panel_overflows():
+            return np.ascontiguousarray(super()._render("state_pixels"))
+        self._paint_world()
+        self._paint_panel()
+        _shrink(self._world, self._across)
+        self._narrow[:WORLD_H] = self._across[::-1]
+        _shrink(self._panel, self._narrow[WORLD_H:])
+        _shrink(_surface(self._narrow), self._small)
+        return self._small[..., 2::-1].copy()  # the bytes lie as blue, green, red, nothing
+
+    def _panel_overflows(self) -> bool:
+        assert self.car is not None
+        speed = math.hypot(*self.car.hull.linearVelocity)
+        return max(0.02 * speed, *(0.01 * abs(wheel.omega) for wheel in self.car.wheels)) > PANEL_FULL
+
+    def _paint_world(self) -> None:
+        assert self.car is not None
+        view, window = view_of(self.car, self.t), self._window
+        if view.covered:
+            self._world.fill([int(c) for c in self.bg_color])
+        else:
+            window.fill((0, 0, 0))
+            _paint(window, view.pixels(FIELD).astype(np.int64).tolist(), self.bg_color)
+        for corners, colour in self._landscape.seen(view):
+            _paint(window, corners, colour)
+        self._paint_car(view)
+
+    def _paint_car(self, view: View) -> None:
+        shapes = car_shapes(self.car, *self._outlines)
+        corners = iter(view.pixels(np.array([corner for _, shape in shapes for corner in shape])).tolist())
+        for colour, shape in shapes:
+            pygame.draw.polygon(self._window, colour, list(islice(corners, len(shape))))
+
+    @cached_property
+    def _outlines(self) -> tuple[list[Points], Points]:
+        """Of hull and wheel in their own frames, as Box2D holds them; every car is alike."""
+        assert self.car is not None
+        return [f.shape.vertices for f in self.car.hull.fixtures], self.car.wheels[0].fixtures[0].shape.vertices
+
+    def _paint_panel(self) -> None:
+        self.surf = self._panel_window
+        self._render_indicators(WINDOW_W, WINDOW_H)
+        text = _written(f"{self.reward:04.0f}")
+        self.surf.blit(text, text.get_rect(center=(60, WINDOW_H - WINDOW_H * 2.5 / 40.0)))
+
+
+def _paint(surface: pygame.Surface, corners: list[list[int]], colour: Colour) -> None:
+    """A polygon with soft edges, as Gymnasium paints it."""
+    gfxdraw.aapolygon(surface, corners, colour)
+    gfxdraw.filled_polygon(surface, corners, colour)
+
+
+def _surface(pixels: np.ndarray) -> pygame.Surface:
+    """A surface that is the array's own memory."""
+    return pygame.image.frombuffer(pixels.data, pixels.shape[1::-1], "BGRA")
+
+
+def _shrink(surface: pygame.Surface, into: np.ndarray) -> None:
+    pygame.transform.smoothscale(surface, into.shape[1::-1], _surface(into))
+
+
+class Glance(gym.Wrapper[Sample, Any, Sample, Any]):
+    """Lets the car drive on without being looked at: `advance` draws nothing, `observe` draws what there is now."""
+
+    def __init__(self, env: InWords, racing: FastCarRacing):
+        super().__init__(env)
+        self.sample_spec, self.racing = env.sample_spec, racing
+
+    def advance(self, action: Any) -> tuple[float, bool, bool, dict[str, Any]]:
+        self.racing.blind = True
+        try:
+            _, reward, terminated, truncated, info = self.env.step(action)
+        finally:
+            self.racing.blind = False
+        return float(reward), terminated, truncated, info
+
+    def observe(self) -> Sample:
+        return {FRONT: self.racing.picture()}

@@ -1,0 +1,1 @@
+"""Who can show how: scripted drivers, privileged state in, action out."""
