@@ -143,7 +143,7 @@ class Policy(Protocol):
 
     def act(
         self, observation: Sample, memory: Memory, *, greedy: bool, generator: torch.Generator | None
-    ) -> tuple[np.ndarray, Memory, dict[str, Tensor]]:
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
         """One step for a batch of observations: the action in the env's units, the next memory, and what the learner needs."""
 
     def features(self, sequence: Sample, memory: Memory, is_first: Tensor) -> tuple[Tensor, Memory]:

@@ -132,6 +132,11 @@ class Replay:
         if self.tree:
             self._set_priority(worlds, slot, final)
 
+    @property
+    def window_bytes(self) -> int:
+        """About how much one window takes."""
+        return (self.length + 1) * sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self._layout.values())
+
     def __len__(self) -> int:
         return int(np.minimum(self.written, self.size).sum())
 

@@ -2,10 +2,10 @@
 
     drivetrain train ppo --env cartpole
 
-The equations of motion are Gymnasium's in Python floats instead of numpy scalars: the same bits, five times as fast. The
-picture is rows 160 to 320 of its rendered frame, averaged over squares of 4 by 4 pixels. We draw that strip alone, and
-average only the columns where something moves: the same pixels, thirty times as fast. One picture has no speed, so two
-are stacked.
+The equations of motion are Gymnasium's in Python floats instead of numpy scalars: the same bits, five times as fast.
+The picture is rows 160 to 320 of its rendered frame, averaged over squares of 4 by 4 pixels. We draw that strip alone,
+and average only the columns where something moves: the same pixels, thirty times as fast. One picture has no speed, so
+two are stacked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CartPole(gym.Env[Sample, Any]):
     """Gymnasium's environment in our words, without a wrapper between it and the learner."""
 
     def __init__(self) -> None:
-        self.theirs = CartPoleEnv(render_mode="rgb_array")  # its constants, its first states and its drawing
+        self.theirs: Any = CartPoleEnv(render_mode="rgb_array")  # its constants, its first states and its drawing
         self.now = (0.0, 0.0, 0.0, 0.0)
         self.steps = 0
         self.spec = gym.spec("CartPole-v1")
@@ -53,7 +53,6 @@ class CartPole(gym.Env[Sample, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
         super().reset(seed=seed)
         self.theirs.reset(seed=seed, options=options)
-        assert self.theirs.state is not None
         x, speed, tilt, rate = self.theirs.state.tolist()
         self.now, self.steps = (x, speed, tilt, rate), 0
         return self._seen()

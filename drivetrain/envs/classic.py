@@ -2,8 +2,8 @@
 
     drivetrain train sac --env pendulum
 
-Their time limits and rewards are Gymnasium's own. `fps` is the rate of the physics; the mountain car knows no seconds, so
-its rate of drawing stands there.
+Their time limits and rewards are Gymnasium's own. `fps` is the rate of the physics; the mountain car knows no seconds,
+so its rate of drawing stands there.
 """
 
 from __future__ import annotations

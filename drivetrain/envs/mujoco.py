@@ -2,12 +2,14 @@
 
     pip install 'drivetrain[mujoco]' && drivetrain train sac --env halfcheetah
 
-An action entry is the share of the joint motor's full torque. Pictures need OpenGL: on a machine without a screen set
-MUJOCO_GL=egl (or osmesa); training and evaluation without video need neither.
+An action entry is the share of the joint motor's full torque. Videos need OpenGL: on a Linux machine without
+a screen EGL's, unless MUJOCO_GL says otherwise. Training and evaluation draw nothing.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from typing import Any
 
@@ -34,6 +36,8 @@ def walker2d() -> gym.Env[Sample, Any]:
 
 def runner(gym_id: str, joints: str, task: str, fps: float) -> gym.Env[Sample, Any]:
     """A planar body: height, pitch and joint angles, then their rates with the forward speed first."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco
     except ImportError as missing:
@@ -48,6 +52,6 @@ def runner(gym_id: str, joints: str, task: str, fps: float) -> gym.Env[Sample, A
 
 
 def told(text: str) -> None:
-    """MuJoCo's warnings as Python's, not as a file in the working folder; one is about Gymnasium's model, and not ours."""
+    """MuJoCo's warnings as Python's, not as a file in the working folder; one is about Gymnasium's model."""
     if "settotalmass" not in text:
         warnings.warn(f"MuJoCo: {text}", stacklevel=2)

@@ -115,8 +115,8 @@ class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
         self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
         self.seen: deque[Sample] = deque(maxlen=count)
 
-    def reset(self, **arguments: Any) -> tuple[Sample, dict[str, Any]]:
-        observation, info = self.env.reset(**arguments)
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
         self.seen.extend([observation] * (self.seen.maxlen or 1))
         return self._joined(), info
 

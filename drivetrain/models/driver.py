@@ -68,19 +68,19 @@ class Driver(nn.Module):
     @torch.no_grad()
     def act(
         self, observation: Sample, memory: Memory, *, greedy: bool, generator: Generator | None
-    ) -> tuple[np.ndarray, Memory, dict[str, Tensor]]:
-        """`info` holds `raw` (the action as drawn, before clipping and units), its `log_prob`, and `features` [B, D]."""
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
+        """`info` holds `raw` (the action as drawn, before clipping and units), `chances` (where from) and `features` [B, D]."""
         sequence = {key: torch.from_numpy(np.asarray(observation[key])).unsqueeze(1) for key in self.keys}
-        batch = len(sequence[self.keys[0]])
-        seen, memory = self.features(sequence, memory, torch.zeros(batch, 1, dtype=torch.bool))
+        not_first = torch.zeros(len(sequence[self.keys[0]]), 1, dtype=torch.bool)
+        seen, memory = self.features(sequence, memory, not_first)
         chances = self.head(seen[:, 0])
         raw = chances.mode() if greedy else chances.sample(generator)
-        info = {"raw": raw, "log_prob": chances.log_prob(raw), "features": seen[:, 0]}
-        return self.to_world(raw), memory, info
+        return self.to_world(raw), memory, {"raw": raw, "chances": chances, "features": seen[:, 0]}
 
     def to_world(self, raw: Tensor) -> np.ndarray:
         """An action as heads give it, in the world's units and bounds."""
-        return transforms.undo(self.transforms, {ACTION: raw})[ACTION].numpy()  # type: ignore[no-any-return]
+        found: Tensor = transforms.undo(self.transforms, {ACTION: raw})[ACTION] if self.transforms else raw
+        return found.numpy()
 
     def observe(self, observation: Sample) -> None:
         """Take a batch of observations into the running normalisers, where there are any."""

@@ -31,12 +31,20 @@ class MLP(nn.Module):
             raise UnknownName("activation", activation, ACTIVATIONS)
         self.activation, self.dropout, self.count = activation, dropout, count
         self.sizes = tuple(sizes)
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for ins, outs in zip(sizes, sizes[1:], strict=False):
-            bound = 1 / math.sqrt(ins)  # as nn.Linear begins
-            weight, bias = ((count, outs, ins), (count, 1, outs)) if count else ((outs, ins), (outs,))
-            self.weights.append(nn.Parameter(torch.empty(weight).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(bias).uniform_(-bound, bound)))
+        self.layers = len(sizes) - 1
+        for i, (ins, outs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            weight = (count, outs, ins) if count else (outs, ins)
+            self.register_parameter(f"weight{i}", _uniform(weight, ins))
+        for i, (ins, outs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            self.register_parameter(f"bias{i}", _uniform((count, 1, outs) if count else (outs,), ins))
+
+    @property
+    def weights(self) -> tuple[nn.Parameter, ...]:
+        return tuple(self._parameters.values())[: self.layers]  # type: ignore[arg-type]
+
+    @property
+    def biases(self) -> tuple[nn.Parameter, ...]:
+        return tuple(self._parameters.values())[self.layers :]  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.count:
@@ -47,24 +55,30 @@ class MLP(nn.Module):
         if not by_hand or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.plain(x)
         if torch.is_grad_enabled():
-            found: Tensor = ByHand.apply(x, self.activation, *self.weights, *self.biases)
+            found: Tensor = ByHand.apply(x, self.activation, *self._parameters.values())
             return found
-        return forward(x, self.activation, list(self.weights), list(self.biases))[0]
+        return forward(x, self.activation, self.weights, self.biases)[0]
 
     def plain(self, x: Tensor) -> Tensor:
         """The same, for autograd to follow."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = affine(x, weight, bias)
-            if i < len(self.weights) - 1:
+            if i < self.layers - 1:
                 x = F.dropout(ACTIVATIONS[self.activation](x), self.dropout, self.training)
         return x
 
     def orthogonal(self, last_gain: float, gain: float = math.sqrt(2)) -> MLP:
         """Orthogonal weights and zero biases, the last layer with a gain of its own (what PPO wants)."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            nn.init.orthogonal_(weight, last_gain if weight is self.weights[-1] else gain)
+            for one in weight if self.count else (weight,):
+                nn.init.orthogonal_(one, last_gain if weight is self.weights[-1] else gain)
             nn.init.zeros_(bias)
         return self
+
+
+def _uniform(shape: tuple[int, ...], ins: int) -> nn.Parameter:
+    bound = 1 / math.sqrt(ins)  # as nn.Linear begins
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from drivetrain.checkpoint import Randomness
@@ -23,7 +23,8 @@ from drivetrain.envs.worlds import Worlds, make_worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
-from drivetrain.sample import Sample, restart
+from drivetrain.sample import restart
+from drivetrain.training.flat import Flat
 from drivetrain.training.start import start_from
 
 
@@ -55,30 +56,34 @@ class Config:
 
 DEBUG = Config(steps=256, worlds=2, capacity=400, warmup=32, train_every=32, updates=2, batch_size=8, target_every=64)
 CHECKPOINT_EVERY = 10_240
+AT_ONCE_BYTES = 32 << 20  # of replay memory drawn at once
 
 
-def losses(policy: Driver, target: Driver, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The Huber loss between what a choice was thought to be worth and what it brought; `error` [B, T] beside it."""
-    now, after = values(policy, batch, slice(0, -1)), values(target, batch, slice(1, None))
-    thought = now.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)  # [B, T]
-    with torch.no_grad():
-        if config.double:
-            best = values(policy, batch, slice(1, None)).argmax(-1, keepdim=True)
-            onward = after.gather(-1, best).squeeze(-1)
-        else:
-            onward = after.max(-1).values
-        brought = batch["reward"] + batch["discount"] * onward * ~batch["terminated"]
-    weight = batch["valid"] * batch["weight"].unsqueeze(-1)
-    loss = (F.smooth_l1_loss(thought, brought, reduction="none") * weight).sum() / batch["valid"].sum()
-    return {"loss/value": loss, "error": (thought - brought).detach()}
+def losses(policy: Driver, batch: dict[str, Tensor], brought: Tensor) -> dict[str, Tensor]:
+    """The Huber loss between what a choice was thought to be worth and what it brought; `error` [B * T] beside it."""
+    thought = values(policy, batch, slice(0, -1)).gather(-1, batch["action"].reshape(-1, 1)).squeeze(-1)
+    loss = F.smooth_l1_loss(thought, brought, reduction="none")
+    return {"loss/value": loss.dot(batch["share"].flatten()), "error": (thought - brought).detach()}
+
+
+@torch.no_grad()
+def worth(policy: Driver, target: Driver, batch: dict[str, Tensor], config: Config) -> Tensor:
+    """What each choice brought [B * T]: its rewards, and what the target network says of where it led."""
+    after = values(target, batch, slice(1, None))
+    if config.double:
+        onward = after.gather(-1, values(policy, batch, slice(1, None)).argmax(-1, keepdim=True)).squeeze(-1)
+    else:
+        onward = after.amax(-1)
+    reward, discount, terminated = (batch[key].flatten() for key in ("reward", "discount", "terminated"))
+    return reward + discount * onward * ~terminated
 
 
 def values(policy: Driver, batch: dict[str, Tensor], steps: slice) -> Tensor:
-    """[B, T, K]. Without memory only the wanted steps are looked at; with memory all of them, from an empty one."""
+    """[B * T, K]. Without memory only the wanted steps are looked at; with memory all of them, from an empty one."""
     look = slice(None) if policy.recurrent else steps
     seen = {key: batch[key][:, look] for key in policy.keys}
     features, _ = policy.features(seen, policy.initial(len(batch["reward"])), batch["is_first"][:, look])
-    found: Tensor = policy.head(features[:, steps] if policy.recurrent else features).values
+    found: Tensor = policy.head((features[:, steps] if policy.recurrent else features).flatten(0, 1)).values
     return found
 
 
@@ -144,9 +149,8 @@ def train(config: Config, run: Run) -> Driver:
         if after // config.target_every > step // config.target_every:
             target.load_state_dict(policy.state_dict())
         if after >= config.warmup:
-            for _ in range(config.updates):
-                parts_of_loss = update(policy, target, optimizer, replay, config, random)
-            run.log(step, {"loss": parts_of_loss["loss/value"], "explore": explorer.epsilon(step)})
+            loss = learn(policy, target, flat, optimizer, replay, config, random)
+            run.log(step, {"loss": loss, "explore": explorer.epsilon(step)})
     worlds.close()
     return policy
 
@@ -155,21 +159,40 @@ def _new(config: Config, worlds: Worlds) -> Driver:
     return build_policy(worlds.sample_spec, config.network, "q")
 
 
-def update(
+def learn(
     policy: Driver,
     target: Driver,
+    flat: Flat,
     optimizer: torch.optim.Optimizer,
     replay: Replay,
     config: Config,
     random: Randomness,
-) -> dict[str, Tensor]:
-    drawn: Sample = replay.batch(config.batch_size, random.numpy)
-    batch = {key: torch.from_numpy(value) for key, value in drawn.items()}
-    parts = losses(policy, target, batch, config)
-    optimizer.zero_grad()
-    parts["loss/value"].backward()
-    nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-    optimizer.step()
-    if config.prioritised:
-        replay.reprioritise(drawn["index"], parts["error"].abs().amax(1).numpy())
-    return {key: value.detach() for key, value in parts.items()}
+) -> Tensor:
+    """A round of gradient steps; returns the mean loss.
+
+    Neither what is remembered nor the target network changes within a round, so many batches are drawn and valued at once.
+    With priorities or double Q-learning each step changes what the next one sees, and they go one by one.
+    """
+    total, left = torch.zeros(()), config.updates
+    one_by_one = config.double or config.prioritised
+    most = 1 if one_by_one else max(AT_ONCE_BYTES // (config.batch_size * replay.window_bytes), 1)
+    while left:
+        count = min(left, most)
+        left -= count
+        drawn = replay.batch(config.batch_size * count, random.numpy)
+        together = {key: torch.from_numpy(value) for key, value in drawn.items()}
+        brought = worth(policy, target, together, config).split(config.batch_size * replay.length)
+        batches = {key: value.split(config.batch_size) for key, value in together.items()}
+        for i in range(count):
+            batch = {key: parts[i] for key, parts in batches.items()}
+            batch["share"] = batch["valid"] * (batch["weight"].unsqueeze(-1) / batch["valid"].sum())
+            found = losses(policy, batch, brought[i])
+            flat.clear()
+            found["loss/value"].backward()
+            flat.clip(config.max_grad_norm)
+            optimizer.step()
+            total += found["loss/value"].detach()
+        if config.prioritised:
+            errors = found["error"].view(config.batch_size, -1).abs().amax(1)
+            replay.reprioritise(drawn["index"], errors.numpy())
+    return total / config.updates

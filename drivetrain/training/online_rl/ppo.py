@@ -186,11 +186,12 @@ class Actor:
             if config.clip_reward:
                 reward = reward.clip(-config.clip_reward, config.clip_reward)
             finals.append(self._value_at_end(policy, value, went.final, went.truncated))
-            rows.append((self.observation, self.is_first, info, reward, went.terminated, went.ended))
+            drawn = (info["raw"], info["chances"].log_prob(info["raw"]), info["features"])
+            rows.append((self.observation, self.is_first, drawn, reward, went.terminated, went.ended))
             self.observation, self.is_first = went.observation, went.ended
-        observations, first, infos, reward, terminated, ended = zip(*rows, strict=True)
-        features = torch.stack([info["features"] for info in infos])  # [T, N, D]
-        values = value(features).numpy()
+        observations, first, drawn_at, reward, terminated, ended = zip(*rows, strict=True)
+        actions, log_probs, features = (torch.stack(column) for column in zip(*drawn_at, strict=True))
+        values = value(features).numpy()  # [T, N]
         next_values = np.concatenate([values[1:], self._value(policy, value, self.observation, self.is_first)[None]])
         for t, (at, last) in enumerate(finals):
             next_values[t, at] = last
@@ -202,8 +203,8 @@ class Actor:
             {key: torch.from_numpy(np.stack([o[key] for o in observations])) for key in policy.keys},
             torch.from_numpy(np.stack(first)),
             begin,
-            torch.stack([info["raw"] for info in infos]),
-            torch.stack([info["log_prob"] for info in infos]),
+            actions,
+            log_probs,
             torch.from_numpy(advantage),
             torch.from_numpy(advantage + values),
         )

@@ -25,6 +25,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
+from drivetrain.training.flat import Flat
 from drivetrain.training.start import start_from
 
 
@@ -67,11 +68,11 @@ class Learner:
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = torch.tensor(float(np.log(config.alpha)), requires_grad=True)
         self.target_entropy = -config.entropy_share * actions
-        self.actor = list(policy.head.parameters())
-        self.encoder = [*policy.encoders.parameters(), *(policy.memory.parameters() if policy.memory else ())]
-        learned = [*self.critics.parameters(), *self.encoder]
+        encoder = [*policy.encoders.parameters(), *(policy.memory.parameters() if policy.memory else ())]
+        self.critic_row, self.actor_row = Flat([*self.critics.parameters(), *encoder]), Flat(policy.head.parameters())
         self.optimizer = torch.optim.Adam(
-            [{"params": learned, "lr": config.lr}, {"params": self.actor, "lr": config.actor_lr}], fused=True
+            [{"params": [self.critic_row.row], "lr": config.lr}, {"params": [self.actor_row.row], "lr": config.actor_lr}],
+            fused=True,
         )
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.lr)
 
@@ -93,7 +94,8 @@ class Learner:
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = losses(self, batch)
-        self.optimizer.zero_grad()
+        self.critic_row.clear()
+        self.actor_row.clear()
         (parts["loss/critics"] + parts["loss/actor"]).backward()
         self.alpha_optimizer.zero_grad()
         parts["loss/temperature"].backward()

@@ -1,0 +1,21 @@
+import numpy as np
+
+from drivetrain.envs.rollout import RandomActor, rollout
+from drivetrain.envs.words import make_env
+from drivetrain.experts.cartpole import Expert
+
+
+def test_the_expert_never_drops_the_pole():
+    totals = [episode.total for episode in rollout(Expert(), "cartpole", range(200), lanes=32)]
+    assert totals == [500.0] * 200
+
+
+def test_the_expert_drives_the_pixels_from_what_is_privileged():
+    (episode,) = rollout(Expert(), "cartpole-pixels", [7])
+    assert episode.total == 500.0
+    assert not episode.terminated
+
+
+def test_chance_drops_it():
+    random = RandomActor(make_env("cartpole").sample_spec, seed=0)
+    assert np.mean([episode.total for episode in rollout(random, "cartpole", range(50))]) < 40
