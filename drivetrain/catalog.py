@@ -23,7 +23,7 @@ class Entry:
 ENVS: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.envs.cartpole:state", "balance a pole on a cart, from position and tilt"),
     "cartpole-pixels": Entry("drivetrain.envs.cartpole:pixels", "the same from pictures (two by default: one has no speed)"),
-    "carracing": Entry("drivetrain.envs.carracing:discrete", "drive a lap from pictures; nothing, accelerate, left, right, brake"),
+    "carracing": Entry("drivetrain.envs.carracing:discrete", "drive a lap from pictures; five choices"),
     "carracing-continuous": Entry("drivetrain.envs.carracing:continuous", "drive a lap from pictures; steer, gas, brake"),
     "pendulum": Entry("drivetrain.envs.classic:pendulum", "swing a pendulum up and hold it"),
     "mountaincar": Entry("drivetrain.envs.classic:mountaincar", "rock a car out of a valley; three choices"),
@@ -54,7 +54,7 @@ DATASETS: dict[str, Entry] = {
 ENCODERS: dict[str, Entry] = {
     "mlp": Entry("drivetrain.models.state:StateEncoder", "numbers through a small network, or as they are"),
     "cnn": Entry("drivetrain.models.camera:CameraEncoder", "pictures through a few convolutions"),
-    "vit": Entry("drivetrain.models.camera:TransformerEncoder", "pictures through a small transformers ViT", "transformers", "vlm"),
+    "vit": Entry("drivetrain.models.camera:TransformerEncoder", "pictures through a small ViT", "transformers", "vlm"),
 }
 
 TABLES: dict[str, Mapping[str, Entry]] = {

@@ -76,7 +76,7 @@ def save(run_folder: Path, step: int, parts: Mapping[str, Stateful], *, keep: in
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)
-        _link(folder / "last", target.name)
+        name_last(target)
         _sync(folder)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -139,6 +139,11 @@ def _prune(folder: Path, keep: int) -> None:
     for old in whole[:-keep]:
         if old.name != best:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def name_last(checkpoint: Path) -> None:
+    """Let `last` name this checkpoint; a kill may have come between writing it and naming it."""
+    _link(checkpoint.parent / "last", checkpoint.name)
 
 
 def name_best(checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ Exit status: 0 done, 2 the user's mistake (one line: got, expected, do this), 3 
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import sys
@@ -29,6 +30,8 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain demo                       the whole path on CartPole's pictures, in minutes
 
 Each takes --help. RUN is a run folder or one of its checkpoints."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK:
+            raise
+        where = f" at {error.filename}" if error.filename is not None else ""
+        print(f"DiskTrouble: {error.strerror}{where}; what was finished is kept. Mend that and go on", file=sys.stderr)
+        return 2
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -191,15 +200,16 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
     import torch
 
     from drivetrain.report import write_report
-    from drivetrain.run import Run, read_metrics
+    from drivetrain.run import Run, read_config, read_metrics
 
     if options.threads < 0:
         raise BadConfig(f"BadConfig: threads must be 0 or more, got {options.threads}")
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    had = read_config(Path(options.output_dir)) if options.resume else {}
     run = Run(
         options.output_dir,
-        checkpoint_every=options.checkpoint_every or algorithm.CHECKPOINT_EVERY,
-        log_every=options.log_every or max(settings.steps // 1000, 1),
+        checkpoint_every=options.checkpoint_every or had.get("checkpoint_every") or algorithm.CHECKPOINT_EVERY,
+        log_every=options.log_every or had.get("log_every") or max(settings.steps // 1000, 1),
         resume=options.resume,
         quiet=options.quiet or options.json,
         tensorboard=options.tensorboard,
@@ -211,6 +221,9 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
         command = f"drivetrain train {name} --output-dir {run.folder} --resume"
         print(f"\ninterrupted; nothing before the last checkpoint is lost. Go on with: {command}", file=sys.stderr)
         return 130
+    except UserError:
+        forget_unbegun(run.folder)
+        raise
     write_report(run.folder)
     rows = read_metrics(run.folder)
     if options.json:
@@ -218,6 +231,15 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
     else:
         print(f"done: {run.folder} (report.md, checkpoints/last); next: drivetrain eval {run.folder}")
     return 0
+
+
+def forget_unbegun(folder: Path) -> None:
+    """Take back a run folder that was refused before its first step, so that the mended command can have it."""
+    if not (folder / "metrics.jsonl").exists():
+        for name in ("config.json", "environment.json"):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def eval_(arguments: list[str]) -> int:

@@ -18,7 +18,7 @@ from drivetrain import catalog
 from drivetrain.checkpoint import load_policy
 from drivetrain.data.lerobot import Writer
 from drivetrain.envs.rollout import Actor, Episode, RandomActor, rollout
-from drivetrain.envs.words import make_env, with_options
+from drivetrain.envs.words import make_env, split_name, with_options
 from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.sample import Sample, Spec
 
@@ -39,6 +39,7 @@ def find_actor(by: str, spec: Spec, seed: int) -> Actor:
     if by == "random":
         return RandomActor(spec, seed)
     if by in catalog.EXPERTS:
+        _know_each_other(by, spec.env)
         expert: Actor = catalog.find("experts", by)()
         return expert
     if Path(by).exists():
@@ -48,10 +49,20 @@ def find_actor(by: str, spec: Spec, seed: int) -> Actor:
     raise UnknownName("expert", by, [*catalog.EXPERTS, "random"])
 
 
+def _know_each_other(expert: str, env: str) -> None:
+    """An expert bears the name of its envs up to the first dash: what it reads, others do not have."""
+    family = expert.split("-")[0]
+    if split_name(env)[0].split("-")[0] != family:
+        fits = ", ".join(name for name in catalog.ENVS if name.split("-")[0] == family)
+        raise BadConfig(f"BadConfig: the expert {expert} cannot act in {env}; use it in {fits}, or take --by random")
+
+
 def collect(config: Config) -> Iterator[Episode]:
     """The episodes, each written before it is handed on."""
     if config.episodes < 1:
         raise BadConfig(f"BadConfig: episodes must be 1 or more, got {config.episodes}")
+    if config.seed < 0:
+        raise BadConfig(f"BadConfig: seed must be 0 or more, got {config.seed}")
     actor = find_actor(config.by, spec_of(config.env), config.seed)
     spec = spec_of(with_options(config.env, stack=1))
     writer = Writer(Path(config.output_dir), spec, video=config.video, resume=config.resume)

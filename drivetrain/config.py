@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import math
 import re
 import types
 import typing
@@ -18,6 +19,13 @@ from typing import Any, TypeVar
 from drivetrain.errors import BadConfig
 
 C = TypeVar("C")
+
+# What a setting can be, by name: a name means the same in every config. Other whole numbers start at 0.
+FROM_ONE = {"action_repeat", "batch_size", "camera_width", "capacity", "check_every", "episodes", "epochs"}
+FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "steps"}
+FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
+UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "tau"}
+ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -49,7 +57,7 @@ def _revived(hint: Any, value: Any, name: str) -> Any:
 
 
 def parse(default: C, arguments: Sequence[str], program: str) -> C:
-    """`default` with what the flags say; a wrong flag is one line."""
+    """`default` with what the flags say; a wrong flag, or a number that cannot be, is one line."""
     import tyro
 
     if {"-h", "--help"} & set(arguments):
@@ -58,10 +66,18 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
+            config = tyro.cli(type(default), args=list(arguments), default=default, prog=program)
     except SystemExit:
-        words = re.sub(r"[\s─-╿]+", " ", said.getvalue()).strip()
-        raise BadConfig(f"BadConfig: {words.split(' For full helptext')[0]}; see `{program} --help`") from None
+        raise BadConfig(f"BadConfig: {_in_a_line(said.getvalue())}; see `{program} --help`") from None
+    _refuse_impossible(config)
+    return config
+
+
+def _in_a_line(box: str) -> str:
+    """What tyro draws as a box of several rows: a title, the trouble, and what the flag takes."""
+    rows = [re.sub(r"[\s│╭╮╰╯]+", " ", row).strip() for row in re.split(r"[-─]{5,}", box)]
+    said = [row for row in rows[1:] if row and not row.startswith("For full helptext")]
+    return "; ".join(said or rows).replace("Argument helptext:", "expected")
 
 
 def flags(config: Any, prefix: str = "--") -> list[str]:
@@ -83,3 +99,25 @@ def _refuse_unknown(default: Any, arguments: Sequence[str], program: str) -> Non
             near = difflib.get_close_matches(flag, known, n=2, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"see `{program} --help`"
             raise BadConfig(f"BadConfig: there is no flag {flag}; {hint}")
+
+
+def _refuse_impossible(config: Any, prefix: str = "--") -> None:
+    for f in dataclasses.fields(config):
+        value, flag = getattr(config, f.name), prefix + f.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            _refuse_impossible(value, flag + ".")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and (wanted := _wanted(f.name, value)):
+            raise BadConfig(f"BadConfig: {flag} must be {wanted}, got {value}")
+
+
+def _wanted(name: str, value: float) -> str:
+    """What a number of that name must be; empty where this one is."""
+    if name in FROM_ONE:
+        return "" if value >= 1 else "1 or more"
+    if name in UP_TO_ONE:
+        return "" if 0 <= value <= 1 else "between 0 and 1"
+    if name in ABOVE_ZERO:
+        return "" if 0 < value < math.inf else "above 0"
+    if isinstance(value, int):
+        return "" if value >= 0 else "0 or more"
+    return "" if math.isfinite(value) else "a finite number"

@@ -2,8 +2,8 @@
 
     drivetrain eval runs/ppo --episodes 100 --seed 5000 --against runs/bc --video ppo.mp4 --json
 
-Training draws its worlds from hashed seeds; evaluation counts up from `--seed`, so the two do not meet by design. Worlds
-are Gymnasium's own wherever training may use a faster drawing.
+Training draws its worlds from hashed seeds; evaluation counts up from `--seed`, so the two do not meet by design.
+Worlds are Gymnasium's own wherever training may use a faster drawing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNTRAINED = "untrained"
 class Config:
     episodes: int = 20
     seed: int = 5_000  # the first episode's; the others count on from it
-    against: str = ""  # a second run, an expert, `random` or `untrained` (the same network, never trained), on the same seeds
+    against: str = ""  # on the same seeds: a second run, an expert, `random`, or `untrained` (this network, new)
     env: str = ""  # another env than the one it was trained in; it must give the same observations
     greedy: bool = True  # the likeliest action; --no-greedy draws
     lanes: int = 8  # episodes side by side
@@ -60,8 +60,9 @@ class Result:
 
 def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
     """`actor` on the seeds of `config`; a progress line on a terminal."""
-    if config.episodes < 1:
-        raise BadConfig(f"BadConfig: episodes must be 1 or more, got {config.episodes}")
+    if min(config.episodes, config.lanes) < 1 or config.seed < 0:
+        got = f"episodes={config.episodes}, lanes={config.lanes}, seed={config.seed}"
+        raise BadConfig(f"BadConfig: episodes and lanes must be 1 or more and seed 0 or more, got {got}")
     seeds = tuple(range(config.seed, config.seed + config.episodes))
     generator = torch.Generator().manual_seed(config.seed)
     film = (config.seed,) if config.video else ()
@@ -136,6 +137,7 @@ def untrained(path: str) -> Actor:
 
 def compare(path: str, config: Config) -> dict[str, Any]:
     """Everything `drivetrain eval` has to say, as one object."""
+    _can_be_kept(config)
     mine = evaluate_run(path, config)
     said: dict[str, Any] = {"result": mine.to_json()}
     if config.against:
@@ -146,6 +148,14 @@ def compare(path: str, config: Config) -> dict[str, Any]:
     return said
 
 
+def _can_be_kept(config: Config) -> None:
+    """Said before the episodes are played, not after."""
+    if config.video and Path(config.video).suffix != ".mp4":
+        raise BadConfig(f"BadConfig: a film is an .mp4 file, got {config.video}; rename it")
+    if config.save and not Path(config.save).absolute().parent.is_dir():
+        raise BadConfig(f"BadConfig: there is no folder for --save {config.save}; make it first")
+
+
 def in_words(said: dict[str, Any]) -> str:
     lines = [_line(said["result"])]
     if "paired" in said:
@@ -153,7 +163,7 @@ def in_words(said: dict[str, Any]) -> str:
         lines.append(_line(said["against"]))
         lines.append(
             f"paired on the same seeds: {pair['verdict']} (difference {pair['difference']:+.1f}, "
-            f"95% interval {pair['low']:+.1f} to {pair['high']:+.1f}, p = {pair['p']:.3g})"
+            f"{_interval(pair, '+.1f')}, p = {pair['p']:.3g})"
         )
     return "\n".join(lines)
 
@@ -162,5 +172,11 @@ def _line(result: dict[str, Any]) -> str:
     s = result["summary"]
     return (
         f"{result['name']} in {result['env']}: mean {s['mean']:.1f}, std {s['std']:.1f}, IQM {s['iqm']:.1f}, "
-        f"95% interval {s['low']:.1f} to {s['high']:.1f}, {s['n']} episodes, seeds {result['seeds'][0]} on"
+        f"{_interval(s, '.1f')}, {s['n']} episodes, seeds {result['seeds'][0]} on"
     )
+
+
+def _interval(said: dict[str, Any], digits: str) -> str:
+    if said["low"] is None:
+        return "no interval from one episode"
+    return f"95% interval {said['low']:{digits}} to {said['high']:{digits}}"

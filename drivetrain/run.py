@@ -56,8 +56,9 @@ class Run:
         self._latest: dict[str, float] = {}
 
     def begin(self, algorithm: str, config: dict[str, Any]) -> None:
-        """Make the folder, or check that it is the run to be resumed."""
-        said = {"algorithm": algorithm, "config": config}
+        """Make the folder, or check that it is the run to be resumed; meeting points are a setting like any other."""
+        every = {"checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
+        said = {"algorithm": algorithm, "config": config, **every}
         path = self.folder / "config.json"
         if path.exists():
             self._check_same(said)
@@ -74,10 +75,11 @@ class Run:
                 f"BadConfig: {self.folder} holds a run already; add --resume to go on with it, or choose another --output-dir"
             )
         had = read_config(self.folder)
-        for name, value in json.loads(json.dumps(said["config"])).items():
-            if had["config"].get(name) != value:
+        before, now = (_settings(each) for each in (had, json.loads(json.dumps(said))))
+        for name, value in now.items():
+            if before.get(name) != value:
                 raise BadConfig(
-                    f"BadConfig: this run was started with {name}={had['config'].get(name)!r}, got {value!r}; "
+                    f"BadConfig: this run was started with {name}={before.get(name)!r}, got {value!r}; "
                     "a resumed run keeps its settings: leave the flag away"
                 )
 
@@ -113,6 +115,7 @@ class Run:
             return 0
         newest = self.folder / "checkpoints" / f"{done[-1]:09d}"
         step = checkpoint.load(newest, parts)
+        checkpoint.name_last(newest)
         self._wall = checkpoint.read(newest, "progress")["wall_s"]
         return step
 
@@ -182,6 +185,10 @@ class Run:
             self._bar.close()
         if self._events:
             self._events.close()
+
+
+def _settings(said: dict[str, Any]) -> dict[str, Any]:
+    return {**said["config"], **{name: said.get(name) for name in ("algorithm", "checkpoint_every", "log_every")}}
 
 
 class _Constant:

@@ -143,10 +143,7 @@ class Replay:
     def batch(self, size: int, generator: np.random.Generator) -> Sample:
         """`size` windows, a `weight` for each [B], and with priorities the `index` [B] that `reprioritise` wants."""
         world, slot, weight = self._draw(size, generator)
-        if self.n_step > 1:
-            batch = self._n_step(world, slot)
-        else:
-            batch = self._windows(world, slot)
+        batch = self._n_step(world, slot) if self.n_step > 1 else self._windows(world, slot)
         batch["weight"] = weight
         if self.tree:
             batch["index"] = world * self.size + slot
@@ -281,7 +278,7 @@ class Replay:
 def _layout(spec: Spec) -> dict[str, tuple[tuple[int, ...], str]]:
     layout = {key: (feature.shape, feature.dtype) for key, feature in spec.observations.items()}
     layout[ACTION] = (spec.action.shape, spec.action.dtype)
-    flags: dict[str, tuple[tuple[int, ...], str]] = {key: ((), "bool") for key in (TERMINATED, ENDED, FINAL, FIRST)}
+    flags: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys((TERMINATED, ENDED, FINAL, FIRST), ((), "bool"))
     return layout | {REWARD: ((), "float32")} | flags
 
 

@@ -2,19 +2,21 @@
 
     make_env("carracing:repeat=4,stack=4")    make_env("carracing-continuous:drawing=official")
 
-Our labels are 0 nothing, 1 accelerate, 2 left, 3 right, 4 brake; Gymnasium numbers them differently, and `NUMBERS` says how.
-`drawing=official` is Gymnasium's own environment. `drawing=fast`, the default, is the same physics and the same pixels, bit
-for bit, in a fifth of the time: see `FastCarRacing`. EnvPool's drawing is close but not the same, so it is for training only
-(`pool.py`).
+Our labels are 0 nothing, 1 accelerate, 2 left, 3 right, 4 brake; Gymnasium numbers them otherwise, and `NUMBERS` says
+how. `drawing=official` is Gymnasium's own environment. `drawing=fast`, the default, is the same physics and the same
+pixels, bit for bit, in a fifth of the time: see `FastCarRacing`. EnvPool's pictures are close but not the same, so they
+are for training only (`pool.py`).
 
-For experts, `info` has `privileged.position_m` [2], `privileged.speed_mps`, `privileged.heading_rad` (where the nose points,
-anticlockwise from the x axis, so a turn to the left makes it grow) and `privileged.track` [n, 3]: the centre line in driving
-order, x_m, y_m and heading_rad, one array per episode.
+For experts, `info` has `privileged.position_m` [2], `privileged.speed_mps`, `privileged.heading_rad` (where the nose
+points, anticlockwise from the x axis, so a turn to the left makes it grow), `privileged.tiles` and `privileged.track`
+[512, 3]: the centre line in driving order as x_m, y_m and heading_rad, going round again after as many rows as the
+track has tiles, so that every track has one shape.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -24,7 +26,18 @@ import gymnasium as gym
 import numpy as np
 import pygame
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_COLOR, WHEEL_R, WHEEL_W, WHEEL_WHITE, Car
-from gymnasium.envs.box2d.car_racing import FPS, GRASS_DIM, PLAYFIELD, SCALE, STATE_H, STATE_W, WINDOW_H, WINDOW_W, ZOOM, CarRacing
+from gymnasium.envs.box2d.car_racing import (
+    FPS,
+    GRASS_DIM,
+    PLAYFIELD,
+    SCALE,
+    STATE_H,
+    STATE_W,
+    WINDOW_H,
+    WINDOW_W,
+    ZOOM,
+    CarRacing,
+)
 from gymnasium.envs.registration import EnvSpec
 from pygame import gfxdraw
 
@@ -32,8 +45,9 @@ from drivetrain.envs.words import InWords
 from drivetrain.errors import BadConfig
 from drivetrain.sample import ACTION, FRONT, Feature, Sample, Spec
 
-TASK_TEXT = "Drive around the track."
+TASK = "Drive around the track."
 TIME_LIMIT = 1000  # steps, as Gymnasium registers it
+TRACK_ROWS = 512  # more than any track has tiles; of 400 tracks the longest has 366
 LABELS = ("nothing", "accelerate", "left", "right", "brake")
 GYMNASIUM_NUMBER = {"nothing": 0, "right": 1, "left": 2, "accelerate": 3, "brake": 4}
 NUMBERS = {ours: GYMNASIUM_NUMBER[label] for ours, label in enumerate(LABELS)}
@@ -62,10 +76,11 @@ def continuous(drawing: str = "fast") -> gym.Env[Sample, Any]:
 
 
 def _build(drawing: str, action: Feature) -> gym.Env[Sample, Any]:
-    sample_spec = Spec({FRONT: PICTURE, ACTION: action}, TASK_TEXT, float(FPS))
+    sample_spec = Spec({FRONT: PICTURE, ACTION: action}, TASK, float(FPS))
     command = _controls if action is CONTROLS else _number
     if drawing == "fast":
-        row = EnvSpec("FastCarRacing-v3", entry_point=FastCarRacing, max_episode_steps=TIME_LIMIT)
+        where = f"{__name__}:{FastCarRacing.__name__}"
+        row = EnvSpec("FastCarRacing-v3", where, max_episode_steps=TIME_LIMIT, disable_env_checker=True)
     elif drawing == "official":
         row = gym.spec("CarRacing-v3")
     elif drawing == "envpool":
@@ -93,25 +108,28 @@ def _seen(raw: Any, _: gym.Env[Any, Any]) -> Sample:
 
 
 class Privileged:
-    """What an expert may know; the track is made into an array once per episode."""
+    """What an expert may know. The track becomes an array once per episode."""
 
     def __init__(self) -> None:
-        self._laid: list[tuple[float, ...]] | None = None
-        self._track = np.zeros((0, 3))
+        self._laid: Any = None
+        self._track = np.zeros((TRACK_ROWS, 3))
 
     def __call__(self, env: gym.Env[Any, Any]) -> dict[str, Any]:
         racing = env.unwrapped
-        assert isinstance(racing, CarRacing) and racing.car is not None
+        assert isinstance(racing, CarRacing)
+        assert racing.car is not None
         if self._laid is not racing.track:
             self._laid = racing.track
-            self._track = np.array([(x, y, beta + math.pi / 2) for _, beta, x, y in racing.track])
+            line = np.array([(x, y, beta + math.pi / 2) for _, beta, x, y in racing.track])
+            self._track = line[np.arange(TRACK_ROWS) % len(line)]
         hull = racing.car.hull
         position, velocity = hull.position, hull.linearVelocity
         return {
             "position_m": np.array((position.x, position.y)),
             "heading_rad": hull.angle + math.pi / 2,
             "speed_mps": math.hypot(velocity.x, velocity.y),
-            "track": self._track,
+            "tiles": len(racing.track),
+            "track": self._track.copy(),
         }
 
 
@@ -152,7 +170,7 @@ class Landscape:
     """Grass and road as arrays, in the order Gymnasium paints them."""
 
     def __init__(self, road: Sequence[tuple[Points, Any]], grass_colour: Any):
-        grass = _grass()
+        grass = [_patch(x * GRASS_DIM, y * GRASS_DIM) for x in range(-20, 20, 2) for y in range(-20, 20, 2)]
         self.corners = np.array(grass + [corners for corners, _ in road])  # [P, 4, 2]
         self.colours = [grass_colour] * len(grass) + [colour for _, colour in road]  # a tile's own array: it darkens
         self.centre = self.corners.mean(axis=1)
@@ -173,13 +191,9 @@ class Landscape:
         ]
 
 
-def _grass() -> list[Points]:
-    side = GRASS_DIM
-    return [
-        [(side * x + side, side * y), (side * x, side * y), (side * x, side * y + side), (side * x + side, side * y + side)]
-        for x in range(-20, 20, 2)
-        for y in range(-20, 20, 2)
-    ]
+def _patch(x: float, y: float) -> Points:
+    """A square of darker grass; Gymnasium goes round it in this order."""
+    return [(x + GRASS_DIM, y), (x, y), (x, y + GRASS_DIM), (x + GRASS_DIM, y + GRASS_DIM)]
 
 
 def car_shapes(car: Car, hull: Sequence[Points], wheel: Points) -> list[tuple[Colour, Points]]:
@@ -221,90 +235,37 @@ def _written(text: str) -> pygame.Surface:
         return _font().render(text, True, (255, 255, 255), (0, 0, 0))
 
 
-class FastCarRacing(CarRacing):
-    """Gymnasium's CarRacing, whose small picture costs a fifth, and nothing while it is `blind`.
+class Canvas:
+    """Where pictures are painted, and shrunk by the routine that Gymnasium uses, which goes across and then down."""
 
-    Gymnasium paints 1000 x 800 pixels, turns them upside down, and shrinks them, first across and then down. Here all
-    corners move in one multiplication, only what is in sight is painted, and the turning comes after the shrinking
-    across, when a tenth of the pixels is left. Every rounding stays as it was, so the pixels do too.
-    """
+    def __init__(self) -> None:
+        self.window = pygame.Surface((WINDOW_W, WINDOW_H), depth=32)  # upside down: what the panel hides comes first
+        self.world = self.window.subsurface((0, PANEL_H, WINDOW_W, WORLD_H))
+        self.pixels = pygame.surfarray.pixels2d(self.world).T  # the world's own memory
+        self.panel_window = pygame.Surface((WINDOW_W, WINDOW_H), depth=32)
+        self.panel = self.panel_window.subsurface((0, WORLD_H, WINDOW_W, PANEL_H))
+        self.across = np.zeros((WORLD_H, STATE_W, 4), np.uint8)
+        self.narrow = np.zeros((WINDOW_H, STATE_W, 4), np.uint8)
+        self.small = np.zeros((STATE_H, STATE_W, 4), np.uint8)
 
-    metadata = {**CarRacing.metadata, "render_modes": ["rgb_array", "state_pixels"]}
-    blind = False
+    def clear(self, colour: Colour) -> None:
+        self.pixels[:] = self.window.map_rgb(colour)  # twice as fast in all as pygame's fill, which bypasses the cache
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
-        self._window = pygame.Surface((WINDOW_W, WINDOW_H))  # upside down; the rows the panel will hide come first
-        self._world = self._window.subsurface((0, PANEL_H, WINDOW_W, WORLD_H))
-        self._panel_window = pygame.Surface((WINDOW_W, WINDOW_H))
-        self._panel = self._panel_window.subsurface((0, WORLD_H, WINDOW_W, PANEL_H))
-        self._across = np.zeros((WORLD_H, STATE_W, 4), np.uint8)
-        self._narrow = np.zeros((WINDOW_H, STATE_W, 4), np.uint8)
-        self._small = np.zeros((STATE_H, STATE_W, 4), np.uint8)
+    def polygon(self, corners: list[list[int]], colour: Colour) -> None:
+        """With soft edges, as Gymnasium paints the landscape."""
+        gfxdraw.aapolygon(self.window, corners, colour)
+        gfxdraw.filled_polygon(self.window, corners, colour)
 
-    def _create_track(self) -> bool:
-        made: bool = super()._create_track()
-        if made:
-            self._landscape = Landscape(self.road_poly, self.grass_color)
-        return made
-
-    def _render(self, mode: str) -> Any:
-        if mode != "state_pixels":
-            return super()._render(mode)
-        return None if self.blind else self.picture()
-
-    def picture(self) -> np.ndarray:
-        """What Gymnasium's `_render("state_pixels")` returns."""
-        if self._panel_overflows():
-            return np.ascontiguousarray(super()._render("state_pixels"))
-        self._paint_world()
-        self._paint_panel()
-        _shrink(self._world, self._across)
-        self._narrow[:WORLD_H] = self._across[::-1]
-        _shrink(self._panel, self._narrow[WORLD_H:])
-        _shrink(_surface(self._narrow), self._small)
-        return self._small[..., 2::-1].copy()  # the bytes lie as blue, green, red, nothing
-
-    def _panel_overflows(self) -> bool:
-        assert self.car is not None
-        speed = math.hypot(*self.car.hull.linearVelocity)
-        return max(0.02 * speed, *(0.01 * abs(wheel.omega) for wheel in self.car.wheels)) > PANEL_FULL
-
-    def _paint_world(self) -> None:
-        assert self.car is not None
-        view, window = view_of(self.car, self.t), self._window
-        if view.covered:
-            self._world.fill([int(c) for c in self.bg_color])
-        else:
-            window.fill((0, 0, 0))
-            _paint(window, view.pixels(FIELD).astype(np.int64).tolist(), self.bg_color)
-        for corners, colour in self._landscape.seen(view):
-            _paint(window, corners, colour)
-        self._paint_car(view)
-
-    def _paint_car(self, view: View) -> None:
-        shapes = car_shapes(self.car, *self._outlines)
-        corners = iter(view.pixels(np.array([corner for _, shape in shapes for corner in shape])).tolist())
-        for colour, shape in shapes:
-            pygame.draw.polygon(self._window, colour, list(islice(corners, len(shape))))
-
-    @cached_property
-    def _outlines(self) -> tuple[list[Points], Points]:
-        """Of hull and wheel in their own frames, as Box2D holds them; every car is alike."""
-        assert self.car is not None
-        return [f.shape.vertices for f in self.car.hull.fixtures], self.car.wheels[0].fixtures[0].shape.vertices
-
-    def _paint_panel(self) -> None:
-        self.surf = self._panel_window
-        self._render_indicators(WINDOW_W, WINDOW_H)
-        text = _written(f"{self.reward:04.0f}")
-        self.surf.blit(text, text.get_rect(center=(60, WINDOW_H - WINDOW_H * 2.5 / 40.0)))
-
-
-def _paint(surface: pygame.Surface, corners: list[list[int]], colour: Colour) -> None:
-    """A polygon with soft edges, as Gymnasium paints it."""
-    gfxdraw.aapolygon(surface, corners, colour)
-    gfxdraw.filled_polygon(surface, corners, colour)
+    def shrunk(self) -> np.ndarray:
+        """World and panel in one picture, the right way up: [96, 96, 3]."""
+        _shrink(self.world, self.across)
+        self.narrow[:WORLD_H] = self.across[::-1]
+        _shrink(self.panel, self.narrow[WORLD_H:])
+        _shrink(_surface(self.narrow), self.small)
+        rgb = np.empty((STATE_H, STATE_W, 3), np.uint8)
+        for channel in range(3):  # the bytes lie as blue, green, red, nothing; numpy is quickest with whole planes
+            rgb[..., channel] = self.small[..., 2 - channel]
+        return rgb
 
 
 def _surface(pixels: np.ndarray) -> pygame.Surface:
@@ -316,8 +277,84 @@ def _shrink(surface: pygame.Surface, into: np.ndarray) -> None:
     pygame.transform.smoothscale(surface, into.shape[1::-1], _surface(into))
 
 
+@lru_cache(maxsize=4)
+def _canvas_of(thread: int) -> Canvas:
+    """One for all worlds of a thread: it stays in the processor's cache."""
+    return Canvas()
+
+
+class FastCarRacing(CarRacing):
+    """Gymnasium's CarRacing, whose small picture costs a fifth, and nothing while it is `blind`.
+
+    Gymnasium paints 1000 x 800 pixels, turns them upside down, and shrinks them, first across and then down. Here all
+    corners move in one multiplication, only what is in sight is painted, and the turning comes after the shrinking
+    across, when a tenth of the pixels is left. Every rounding stays as it was, so the pixels do too.
+    """
+
+    metadata: dict[str, Any] = {**CarRacing.metadata, "render_modes": ["rgb_array", "state_pixels"]}  # noqa: RUF012
+    blind = False
+
+    def _create_track(self) -> bool:
+        made: bool = super()._create_track()  # type: ignore[no-untyped-call]
+        if made:
+            self._landscape = Landscape(self.road_poly, self.grass_color)
+        return made
+
+    def _render(self, mode: str) -> Any:
+        if mode != "state_pixels":
+            return super()._render(mode)
+        self._score = self.reward  # a step draws first and then takes a tenth off
+        return None if self.blind else self._drawn()
+
+    def picture(self) -> np.ndarray:
+        """What the last step drew, or would have drawn were it not blind."""
+        now, self.reward = self.reward, self._score
+        try:
+            return self._drawn()
+        finally:
+            self.reward = now
+
+    def _drawn(self) -> np.ndarray:
+        assert self.car is not None
+        if _panel_overflows(self.car):
+            return np.ascontiguousarray(super()._render("state_pixels"))
+        canvas = _canvas_of(threading.get_ident())
+        self._paint_world(self.car, canvas)
+        self._paint_panel(canvas)
+        return canvas.shrunk()
+
+    def _paint_world(self, car: Car, canvas: Canvas) -> None:
+        view, field = view_of(car, self.t), [int(c) for c in self.bg_color]
+        canvas.clear(field if view.covered else (0, 0, 0))
+        if not view.covered:
+            canvas.polygon(view.pixels(FIELD).astype(np.int64).tolist(), field)
+        for corners, colour in self._landscape.seen(view):
+            canvas.polygon(corners, colour)
+        shapes = car_shapes(car, *self._outlines)
+        pixels = iter(view.pixels(np.array([corner for _, shape in shapes for corner in shape])).tolist())
+        for colour, shape in shapes:
+            pygame.draw.polygon(canvas.window, colour, list(islice(pixels, len(shape))))
+
+    @cached_property
+    def _outlines(self) -> tuple[list[Points], Points]:
+        """Of hull and wheel in their own frames, as Box2D holds them; every car is alike."""
+        assert self.car is not None
+        return [f.shape.vertices for f in self.car.hull.fixtures], self.car.wheels[0].fixtures[0].shape.vertices
+
+    def _paint_panel(self, canvas: Canvas) -> None:
+        self.surf: Any = canvas.panel_window  # where Gymnasium's own method paints
+        self._render_indicators(WINDOW_W, WINDOW_H)  # type: ignore[no-untyped-call]
+        text = _written(f"{self.reward:04.0f}")
+        self.surf.blit(text, text.get_rect(center=(60, WINDOW_H - WINDOW_H * 2.5 / 40.0)))
+
+
+def _panel_overflows(car: Car) -> bool:
+    speed = math.hypot(*car.hull.linearVelocity)
+    return max(0.02 * speed, *(0.01 * abs(wheel.omega) for wheel in car.wheels)) > PANEL_FULL
+
+
 class Glance(gym.Wrapper[Sample, Any, Sample, Any]):
-    """Lets the car drive on without being looked at: `advance` draws nothing, `observe` draws what there is now."""
+    """Lets the car drive on without being looked at: `advance` draws nothing, `observe` what it left out."""
 
     def __init__(self, env: InWords, racing: FastCarRacing):
         super().__init__(env)

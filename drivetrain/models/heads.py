@@ -41,6 +41,8 @@ class Categorical:
         return self.logits.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
+        if self.logits.dim() == 2:
+            return -F.nll_loss(self.logits, action, reduction="none")  # the same, at half the price of a gather's gradient
         return self.logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
@@ -242,13 +244,13 @@ class ValueHead(nn.Module):
 
 
 class TwinQ(nn.Module):
-    """`count` critics of a continuous action, computed side by side."""
+    """`count` critics of a continuous action, side by side."""
 
     def __init__(self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2):
         super().__init__()
-        self.net = MLP([width + actions, *hidden, 1], "relu", count=count)
+        self.nets = nn.ModuleList(MLP([width + actions, *hidden, 1], "relu") for _ in range(count))
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """[count, B] for features [B, D] and action [B, A]."""
-        found: Tensor = self.net(torch.cat([features, action], -1)).squeeze(-1)
-        return found
+        seen = torch.cat([features, action], -1)
+        return torch.cat([net(seen) for net in self.nets], -1).t()

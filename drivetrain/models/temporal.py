@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class Recurrent(nn.Module):
         """Steps between two beginnings run as one sequence."""
         cuts = [0, *(int(t) for t in is_first[:, 1:].any(0).nonzero().flatten() + 1), x.shape[1]]
         outs = []
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             keep = (~is_first[:, begin]).to(x.dtype).unsqueeze(-1)  # [B, 1]
             memory = {name: value * keep for name, value in memory.items()}
             out, memory = self._run(x[:, begin:end], memory)

@@ -187,8 +187,7 @@ def learn(
             batch = {key: parts[i] for key, parts in batches.items()}
             batch["share"] = batch["valid"] * (batch["weight"].unsqueeze(-1) / batch["valid"].sum())
             found = losses(policy, batch, brought[i])
-            flat.clear()
-            found["loss/value"].backward()
+            flat.backward(found["loss/value"])
             flat.clip(config.max_grad_norm)
             optimizer.step()
             total += found["loss/value"].detach()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.envs.words import with_options
@@ -111,16 +112,15 @@ def losses(
     seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)
     seen = seen.flatten(0, 1)  # [B * T, D], as everything else here
     if value_only:
-        return {"loss/value": config.value_weight * (value(seen.detach()) - batch.returns).square().mean()}
+        return {"loss/value": config.value_weight * F.mse_loss(value(seen.detach()), batch.returns)}
     chances = policy.head(seen)
     log_ratio = chances.log_prob(batch.action) - batch.log_prob
-    ratio = log_ratio.exp()
-    advantage = batch.advantage
-    if advantage.numel() > 1:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    gain = torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
-    error = (value(seen) - batch.returns).square().mean()
-    parts = {"loss/policy": -gain, "loss/value": config.value_weight * error}
+    # The ratio counts no further than the clip in the direction that the advantage asks for: the smaller of the two
+    # products of Schulman et al., in fewer operations.
+    ahead = batch.advantage > 0
+    ratio = log_ratio.exp().clamp(torch.where(ahead, 0.0, 1 - clip), torch.where(ahead, 1 + clip, torch.inf))
+    parts = {"loss/policy": -(batch.advantage * ratio).mean()}
+    parts["loss/value"] = config.value_weight * F.mse_loss(value(seen), batch.returns)
     if config.entropy_weight:
         parts["loss/entropy"] = -config.entropy_weight * chances.entropy().mean()
     parts["log_ratio"] = log_ratio.detach()
@@ -226,23 +226,30 @@ class Actor:
 
 
 def minibatches(data: Rollout, config: Config, recurrent: bool, generator: torch.Generator) -> Iterator[Rollout]:
-    """One epoch: shuffled steps as [B, 1], or whole worlds as [B, T] where there is memory; rewards' side as [B * T]."""
+    """Every epoch's: shuffled steps as [B, 1], or whole worlds as [B, T] where there is memory; rewards' side as [B * T]."""
     steps, worlds = data.log_prob.shape
-    if recurrent:
-        size = max(config.minibatch // steps, 1)
-        for at in torch.randperm(worlds, generator=generator).split(size):
-            yield _rows(data, lambda x, at=at: x[:, at].transpose(0, 1), {k: v[at] for k, v in data.memory.items()})
-    elif config.minibatch >= steps * worlds:
-        yield _rows(data, lambda x: x.flatten(0, 1).unsqueeze(1), {})  # all at once: their order is nothing
-    else:
-        for at in torch.randperm(steps * worlds, generator=generator).split(config.minibatch):
-            yield _rows(data, lambda x, at=at: x.flatten(0, 1)[at].unsqueeze(1), {})
+    if config.minibatch >= steps * worlds and not recurrent:
+        everything = _rows(data, lambda x: x.flatten(0, 1).unsqueeze(1), {})  # their order is nothing
+        yield from [everything] * config.epochs
+        return
+    for _ in range(config.epochs):
+        if recurrent:
+            for at in torch.randperm(worlds, generator=generator).split(max(config.minibatch // steps, 1)):
+                memory = {key: value[at] for key, value in data.memory.items()}
+                yield _rows(data, lambda x, at=at: x[:, at].transpose(0, 1), memory)
+        else:
+            for at in torch.randperm(steps * worlds, generator=generator).split(config.minibatch):
+                yield _rows(data, lambda x, at=at: x.flatten(0, 1)[at].unsqueeze(1), {})
 
 
 def _rows(data: Rollout, take: Any, memory: Memory) -> Rollout:
     seen = {key: take(value) for key, value in data.observation.items()}
-    rest = (take(x).flatten(0, 1) for x in (data.action, data.log_prob, data.advantage, data.returns))
-    return Rollout(seen, take(data.is_first), memory, *rest)
+    action, log_prob, advantage, returns = (
+        take(x).flatten(0, 1) for x in (data.action, data.log_prob, data.advantage, data.returns)
+    )
+    if len(advantage) > 1:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    return Rollout(seen, take(data.is_first), memory, action, log_prob, advantage, returns)
 
 
 def train(config: Config, run: Run) -> Driver:
@@ -298,19 +305,17 @@ def update(
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout; returns the parts of the last gradient step."""
     warming, first = step < config.value_warmup, True
-    for _ in range(config.epochs):
-        for batch in minibatches(data, config, policy.recurrent, generator):
-            parts = losses(policy, value, batch, config, clip, warming)
-            if not warming and (first or config.target_kl):
-                strayed = float(parts["log_ratio"].abs().max())
-                assert not first or strayed < 1e-3, f"the first ratio is off by {strayed}"
-                if config.target_kl and moved(parts["log_ratio"], clip)["watch/kl"] > 1.5 * config.target_kl:
-                    return _logged(parts, clip)
-            first = False
-            flat.clear()
-            _total(parts).backward()
-            flat.clip(config.max_grad_norm)
-            optimizer.step()
+    for batch in minibatches(data, config, policy.recurrent, generator):
+        parts = losses(policy, value, batch, config, clip, warming)
+        if not warming and (first or config.target_kl):
+            strayed = float(parts["log_ratio"].abs().max())
+            assert not first or strayed < 1e-3, f"the first ratio is off by {strayed}"
+            if config.target_kl and moved(parts["log_ratio"], clip)["watch/kl"] > 1.5 * config.target_kl:
+                break
+        first = False
+        flat.backward(_total(parts))
+        flat.clip(config.max_grad_norm)
+        optimizer.step()
     return _logged(parts, clip)
 
 

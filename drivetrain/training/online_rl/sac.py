@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.replay import Replay
@@ -66,15 +66,13 @@ class Learner:
         actions = policy.spec.action.size
         self.critics = TwinQ(policy.width, actions, config.network.hidden)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.log_alpha = torch.tensor(float(np.log(config.alpha)), requires_grad=True)
+        self.log_alpha = nn.Parameter(torch.tensor(float(np.log(config.alpha))))
         self.target_entropy = -config.entropy_share * actions
         encoder = [*policy.encoders.parameters(), *(policy.memory.parameters() if policy.memory else ())]
         self.critic_row, self.actor_row = Flat([*self.critics.parameters(), *encoder]), Flat(policy.head.parameters())
-        self.optimizer = torch.optim.Adam(
-            [{"params": [self.critic_row.row], "lr": config.lr}, {"params": [self.actor_row.row], "lr": config.actor_lr}],
-            fused=True,
-        )
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.lr)
+        self.alpha_row = Flat([self.log_alpha])
+        lrs = {self.critic_row: config.lr, self.actor_row: config.actor_lr, self.alpha_row: config.lr}
+        self.optimizer = torch.optim.Adam([{"params": [flat.row], "lr": lr} for flat, lr in lrs.items()], fused=True)
 
     def parts(self) -> dict[str, object]:
         return {
@@ -83,7 +81,6 @@ class Learner:
             "targets": self.targets,
             "temperature": self,
             "optimizer": self.optimizer,
-            "alpha_optimizer": self.alpha_optimizer,
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -94,13 +91,10 @@ class Learner:
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = losses(self, batch)
-        self.critic_row.clear()
-        self.actor_row.clear()
-        (parts["loss/critics"] + parts["loss/actor"]).backward()
-        self.alpha_optimizer.zero_grad()
-        parts["loss/temperature"].backward()
+        self.critic_row.backward(parts["loss/critics"])
+        self.actor_row.backward(parts["loss/actor"])
+        self.alpha_row.backward(parts["loss/temperature"])
         self.optimizer.step()
-        self.alpha_optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.targets.parameters()), list(self.critics.parameters()), self.config.tau)
         return {key: value.detach() for key, value in parts.items()}

@@ -1,0 +1,27 @@
+"""What all tests share: the tiny worlds of `toys.py`, by name, and one processor thread."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))  # so that `toys` and `victim` can be imported, here and in child processes
+
+import toys  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are the same bits only where they are cut into the same pieces."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def toy_worlds():
+    """The worlds of `toys.py` are in the catalog while a test runs."""
+    with toys.in_catalog():
+        yield

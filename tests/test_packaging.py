@@ -1,0 +1,132 @@
+"""What a fresh machine is given: files made from pyproject.toml, extras that exist, targets that build what they need."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from drivetrain import __version__, catalog, doctor
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def load_requirements():
+    spec = importlib.util.spec_from_file_location("requirements", ROOT / "scripts" / "requirements.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+requirements = load_requirements()
+
+
+def test_requirements_and_environment_are_up_to_date():
+    assert requirements.main(["--check"]) == 0
+
+
+def test_a_stale_file_is_named(tmp_path, capsys):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert requirements.main([], tmp_path) == 0
+    assert requirements.main(["--check"], tmp_path) == 0
+    text = (tmp_path / "pyproject.toml").read_text().replace('"tqdm>=4.66"', '"tqdm>=4.67"')
+    (tmp_path / "pyproject.toml").write_text(text)
+    (tmp_path / "environment.yml").unlink()
+    assert requirements.main(["--check"], tmp_path) == 1
+    assert "stale: requirements.txt, environment.yml" in capsys.readouterr().err
+
+
+def test_extras_that_name_extras_are_spelt_out_and_nothing_comes_twice():
+    lines = requirements.everything(PROJECT)
+    assert set(PROJECT["dependencies"]) | set(EXTRAS["mujoco"]) <= set(lines)
+    assert not [line for line in lines if line.startswith("drivetrain")]
+    assert len(lines) == len(set(lines))
+
+
+def test_the_doctor_knows_every_extra():
+    assert set(doctor.EXTRAS) == set(EXTRAS)
+
+
+def test_what_the_catalog_needs_can_be_had_by_the_extra_it_names():
+    for table, rows in catalog.TABLES.items():
+        for name, row in rows.items():
+            assert bool(row.package) == bool(row.extra), f"{table} {name} names {row.package!r} and {row.extra!r}"
+            assert not row.extra or row.extra in EXTRAS, f"{table} {name} needs the extra {row.extra}, which is none"
+
+
+def test_every_folder_of_modules_is_a_package():
+    folders = {path.parent for path in (ROOT / "drivetrain").rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_the_version_is_a_release():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def dry_run(target, folder):
+    """What make would do in `folder`, one command a line; the make that runs these tests has no say in it."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    said = subprocess.run(["make", "-n", target], cwd=folder, env=outer, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The committed files that make looks at, and no environment."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("scripts", "bench"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+class TestMake:
+    @pytest.mark.parametrize(
+        ("target", "runs"),
+        [
+            ("demo", ".venv/bin/drivetrain demo"),
+            ("test", ".venv/bin/pytest"),
+            ("check", '.venv/bin/pytest -m "not slow"'),
+            ("learn", ".venv/bin/python bench/learn.py"),
+            ("bench", ".venv/bin/python $script"),
+        ],
+    )
+    def test_builds_the_environment_first_and_then_runs(self, target, runs, clone):
+        said = dry_run(target, clone)
+        built, ran = said.find("scripts/install.sh"), said.rfind(runs)
+        assert 0 <= said.find("-m venv .venv") < built < ran, said
+
+    def test_venv_builds_the_environment_and_nothing_else(self, clone):
+        last = [line for line in dry_run("venv", clone).splitlines() if line.strip()][-1]
+        assert last == "touch .venv/.ready"
+
+    def test_a_ready_environment_is_left_alone_until_pyproject_changes(self, clone):
+        stamp = clone / ".venv" / ".ready"
+        stamp.parent.mkdir()
+        stamp.touch()
+        later = stamp.stat().st_mtime + 10
+        os.utime(stamp, (later, later))
+        assert "install.sh" not in dry_run("test", clone)
+        os.utime(clone / "pyproject.toml", (later + 10, later + 10))
+        assert "install.sh" in dry_run("test", clone)
+
+    def test_bench_runs_all_but_the_learning_results(self, clone):
+        (clone / "bench" / "learn.py").touch()
+        (clone / "bench" / "speed.py").touch()
+        said = dry_run("bench", clone)
+        assert "bench/speed.py" in said
+        assert "bench/learn.py" not in said
+
+
+def test_continuous_integration_runs_all_tests():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text()

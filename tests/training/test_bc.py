@@ -1,0 +1,183 @@
+"""Behaviour cloning against sums done by hand, and demonstrators that are easy to copy."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from drivetrain import checkpoint, config
+from drivetrain.data.episodes import Episodes
+from drivetrain.envs.rollout import rollout
+from drivetrain.envs.words import make_env
+from drivetrain.errors import BadData, SpecMismatch
+from drivetrain.models.driver import Network, build_policy
+from drivetrain.run import Run, read_metrics
+from drivetrain.sample import ACTION, FRONT, STATE, Feature, Spec
+from drivetrain.training.il import bc
+from drivetrain.training.il.bc import Config, losses, tensors
+from drivetrain.transforms import Normalise, Rescale
+
+SMALL = Network(hidden=(16,), activation="relu", camera_width=16)
+NUMBERS = Config(dataset="shown-continuous", env="identity-continuous", steps=300, lr=1e-2, network=SMALL)
+
+
+def trained(settings, folder):
+    run = Run(folder, checkpoint_every=10**9, quiet=True)
+    run.begin("bc", config.to_json(settings))
+    return bc.train(settings, run)
+
+
+def mean_return(policy, env, episodes=20):
+    return np.mean([episode.total for episode in rollout(policy, env, range(episodes))])
+
+
+def batch_of(actions, seen, valid=None):
+    actions, seen = torch.as_tensor(actions), torch.as_tensor(seen, dtype=torch.float32)
+    count, length = seen.shape[:2]
+    return {
+        STATE: seen,
+        ACTION: actions,
+        "is_first": torch.arange(length).eq(0).expand(count, length),
+        "valid": torch.ones(count, length, dtype=torch.bool) if valid is None else torch.as_tensor(valid),
+    }
+
+
+def test_an_even_policy_pays_the_logarithm_of_the_number_of_choices():
+    policy = build_policy(Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=5)}), SMALL, "categorical")
+    for p in policy.head.parameters():
+        torch.nn.init.zeros_(p)
+    found = losses(policy, batch_of([[0], [4]], [[[1.0, 2.0]], [[3.0, 4.0]]]))
+    assert float(found["loss/action"]) == pytest.approx(math.log(5), abs=1e-6)
+
+
+def test_padding_teaches_nothing():
+    spec = Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=3)})
+    policy = build_policy(spec, SMALL, "categorical")
+    seen = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    valid = [[True, True, False], [True, False, False]]
+    one = losses(policy, batch_of([[0, 1, 2], [2, 2, 2]], seen, valid))
+    seen[0, 2], seen[1, 1:] = 99.0, -99.0
+    other = losses(policy, batch_of([[0, 1, 0], [2, 0, 1]], seen, valid))
+    assert float(one["loss/action"]) == float(other["loss/action"])
+
+
+def test_the_demonstrators_numbers_are_learned_in_the_range_of_the_head():
+    """A deterministic head is off by the squared distance in parts of half the range."""
+    spec = Spec({STATE: Feature((1,)), ACTION: Feature((2,), low=(-2.0, 0.0), high=(4.0, 1.0))})
+    policy = build_policy(spec, SMALL, "deterministic")
+    for p in policy.head.parameters():
+        torch.nn.init.zeros_(p)  # it does the middle of the range: 1 and 0.5
+    found = losses(policy, batch_of([[[4.0, 0.5]], [[1.0, 0.0]]], [[[0.0]], [[0.0]]]))
+    assert float(found["loss/action"]) == pytest.approx(1.0, abs=1e-5)
+    action, _, _ = policy.act({STATE: np.zeros((3, 1), np.float32)}, {}, greedy=True, generator=None)
+    np.testing.assert_allclose(action, np.tile([1.0, 0.5], (3, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["deterministic", "gaussian", "squashed", "beta"])
+def test_every_head_for_numbers_learns_and_gives_the_worlds_units_back(head, toy_worlds, tmp_path):
+    policy = trained(replace(NUMBERS, head=head), tmp_path)
+    assert mean_return(checkpoint.load_policy(tmp_path), "identity-continuous") > -0.15 * 8
+    rescale = next(t for t in policy.transforms if isinstance(t, Rescale))
+    assert (rescale.low, rescale.high) == ((toys.LOW,), (toys.HIGH,))
+
+
+def test_the_state_is_normalised_by_the_data_and_the_checkpoint_remembers_how(toy_worlds, tmp_path):
+    policy = trained(NUMBERS, tmp_path)
+    learn, _ = bc.open_data(NUMBERS)
+    told = learn.statistics()[STATE]
+    for transforms in (policy.transforms, checkpoint.load_policy(tmp_path).transforms):
+        normalise = next(t for t in transforms if isinstance(t, Normalise))
+        np.testing.assert_allclose(normalise.mean, told["mean"], rtol=1e-6)
+        np.testing.assert_allclose(normalise.std, told["std"], rtol=1e-6)
+
+
+def stepped(spec):
+    """Two short episodes and more like them, whose pictures say which frame they are."""
+    lengths = np.array([3, 5, 4, 6])
+    count = lengths.sum()
+    frames = np.arange(count, dtype=np.uint8)
+    pictures = np.broadcast_to(frames[:, None, None, None], (count, 40, 150, 3)).copy()
+    zeros = np.zeros(count, dtype=bool)
+    arrays = {FRONT: pictures, ACTION: np.arange(count) % 2, "next.reward": np.zeros(count, np.float32)}
+    return Episodes(spec, {**arrays, "next.terminated": zeros, "next.truncated": zeros}, lengths)
+
+
+def test_frames_are_stacked_in_the_data_as_the_world_stacks_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(bc, "open_dataset", lambda name, spec: stepped(spec))
+    settings = replace(bc.DEBUG, dataset="stepped", env="cartpole-pixels", frame_stack=3, network=SMALL)
+    learn, held_out = bc.open_data(settings)
+    firsts = set((np.cumsum([3, 5, 4, 6]) - [3, 5, 4, 6]).tolist())
+    for data in (learn, held_out):
+        seen = data.windows(np.arange(len(data)))[FRONT][:, 0, 0, 0, ::3].astype(int)  # [N, 3], oldest first
+        for oldest, middle, newest in seen:
+            assert middle == newest - (newest not in firsts)
+            assert oldest == middle - (middle not in firsts)
+    policy = trained(settings, tmp_path)
+    assert policy.spec.env == "cartpole-pixels:stack=3"
+    policy.spec.require(make_env(policy.spec.env).sample_spec)
+    assert len(list(rollout(policy, policy.spec.env, [0, 1]))) == 2
+
+
+def test_held_out_episodes_are_never_trained_on(toy_worlds):
+    learn, held_out = bc.open_data(replace(NUMBERS, held_out=0.25))
+    assert (learn.episodes, held_out.episodes) == (30, 10)
+    inside, outside = ({tuple(row) for row in data.values(STATE)} for data in (learn, held_out))
+    assert not inside & outside
+
+
+def test_the_held_out_loss_falls(toy_worlds, tmp_path):
+    trained(replace(NUMBERS, check_every=10), tmp_path)
+    found = [row["held_out/loss"] for row in read_metrics(tmp_path) if "held_out/loss" in row]
+    assert len(found) == 30
+    assert found[-1] < 0.1 * found[0]
+
+
+def test_one_that_remembers_copies_what_one_that_does_not_cannot(toy_worlds, tmp_path, monkeypatch):
+    """The demonstrator of `recall` answers with the sign shown at the start."""
+    monkeypatch.setattr(bc, "open_dataset", lambda name, spec: recalled(spec))
+    settings = Config(dataset="recalled", env="recall", steps=200, batch_size=32, length=4, lr=2e-2, network=SMALL)
+    memory = replace(SMALL, memory="gru", memory_width=16)
+    assert mean_return(trained(replace(settings, network=memory), tmp_path / "with"), "recall", 50) > 0.95
+    assert mean_return(trained(settings, tmp_path / "without"), "recall", 100) < 0.7
+
+
+def recalled(spec):
+    signs = np.arange(40) % 2
+    seen = np.zeros((40, 4, 2), dtype=np.float32)
+    seen[:, 0, 0], seen[:, 3, 1] = 2 * signs - 1, 1
+    columns = {STATE: seen.reshape(-1, 2), ACTION: np.repeat(signs, 4), "next.reward": np.zeros(160, np.float32)}
+    ends = np.arange(160) % 4 == 3
+    return Episodes(spec, {**columns, "next.terminated": ends, "next.truncated": np.zeros(160, bool)}, [4] * 40)
+
+
+def test_shuffled_actions_teach_nothing(toy_worlds, tmp_path, monkeypatch):
+    def shuffled(name, spec):
+        data = toys.open_shown(spec)
+        data.arrays[ACTION] = np.random.default_rng(0).permutation(data.arrays[ACTION])
+        return data
+
+    settings = Config(dataset="shown", env="identity", steps=150, lr=1e-2, network=SMALL)
+    assert mean_return(trained(settings, tmp_path / "true"), "identity") > 7.5
+    monkeypatch.setattr(bc, "open_dataset", shuffled)
+    assert mean_return(trained(settings, tmp_path / "shuffled"), "identity") < 6
+
+
+def test_a_batch_is_a_function_of_seed_and_step(toy_worlds):
+    learn, _ = bc.open_data(NUMBERS)
+    one, again, later, other = (
+        tensors(learn.batch(16, at=at, seed=seed))[STATE] for at, seed in ((3, 0), (3, 0), (4, 0), (3, 1))
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, later)
+    assert not torch.equal(one, other)
+
+
+def test_data_of_another_world_is_refused(toy_worlds, tmp_path):
+    trained(NUMBERS, tmp_path / "first")
+    with pytest.raises(SpecMismatch):
+        trained(replace(NUMBERS, dataset="shown", env="identity", policy=str(tmp_path / "first")), tmp_path / "second")
+    with pytest.raises(BadData):
+        bc.open_data(replace(NUMBERS, dataset=str(tmp_path / "nowhere")))
