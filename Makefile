@@ -5,12 +5,14 @@
 #   make bench    side by side with peers                                     make venv     the environment, nothing else
 #
 # torch is the CPU build where there is no NVIDIA GPU. To choose yourself: make venv TORCH=torch==2.12.1 TORCH_INDEX=URL
+# Tests run two side by side; on a larger machine: make test JOBS=8
 
 ifndef PYTHON
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $$p $(NEW_ENOUGH) && echo $$p && break; done)
 endif
 BIN := .venv/bin
+JOBS ?= 2
 BENCHES := $(filter-out bench/learn.py,$(wildcard bench/*.py))
 
 .PHONY: venv demo test check learn bench
@@ -33,13 +35,13 @@ demo: venv
 test check: export OMP_NUM_THREADS = 1
 
 test: venv
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS)
 
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(JOBS) -m "not slow"
 
 learn: venv
 	$(BIN)/python bench/learn.py

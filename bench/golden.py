@@ -59,7 +59,12 @@ def inputs() -> dict[str, Any]:
         },
         "sac": {
             **{"state": numbers(8, 2), "next_state": numbers(8, 2), "action": numbers(8, 2), "reward": numbers(8)},
-            **{"drawn": numbers(8, 2), "log_prob": numbers(8), "next_drawn": numbers(8, 2), "next_log_prob": numbers(8)},
+            **{
+                "drawn": numbers(8, 2),
+                "log_prob": numbers(8),
+                "next_drawn": numbers(8, 2),
+                "next_log_prob": numbers(8),
+            },
             **{"critics": numbers(2, 4), "targets": numbers(2, 4), "gamma": GAMMA, "alpha": ALPHA, **ends},
             "target_entropy": TARGET_ENTROPY,
         },
@@ -107,7 +112,17 @@ def sb3(given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"version": stable_baselines3.__version__}
     for name, compute in {"gae": sb3_gae, "ppo": sb3_ppo, "dqn": sb3_dqn, "sac": sb3_sac}.items():
         found[name] = compute(tensors(given[name]))
+    found["squashed"] = sb3_squashed()
     return found
+
+
+def sb3_squashed() -> dict[str, float]:
+    from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+
+    chances = SquashedDiagGaussianDistribution(2)
+    chances.proba_distribution(torch.tensor([[0.2, -1.0]]), torch.tensor([[0.5, 2.0]]).log())
+    free = torch.tensor([[0.9, -0.4]])
+    return {"log_prob": float(chances.log_prob(free.tanh(), free))}
 
 
 def sb3_gae(g: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +203,12 @@ def sb3_sac(g: dict[str, Any]) -> dict[str, Any]:
     gradients: list[Tensor] = []
     model.critic.optimizer.step = lambda: gradients.append(critics.grad.clone())  # of the critics' own loss
     model.train(gradient_steps=1, batch_size=8)
-    slopes = {"critics": gradients[0], "drawn": drawn.grad, "log_prob": log_prob.grad, "log_alpha": model.log_ent_coef.grad}
+    slopes = {
+        "critics": gradients[0],
+        "drawn": drawn.grad,
+        "log_prob": log_prob.grad,
+        "log_alpha": model.log_ent_coef.grad,
+    }
     names = ("critic_loss", "actor_loss", "ent_coef_loss")
     return {**logged(model, *names), **{f"{name}_grad": slope.tolist() for name, slope in slopes.items()}}
 

@@ -22,9 +22,13 @@ class Entry:
 
 ENVS: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.envs.cartpole:state", "balance a pole on a cart, from position and tilt"),
-    "cartpole-pixels": Entry("drivetrain.envs.cartpole:pixels", "the same from pictures (two by default: one has no speed)"),
+    "cartpole-pixels": Entry(
+        "drivetrain.envs.cartpole:pixels", "the same from pictures (two by default: one has no speed)"
+    ),
     "carracing": Entry("drivetrain.envs.carracing:discrete", "drive a lap from pictures; five choices"),
-    "carracing-continuous": Entry("drivetrain.envs.carracing:continuous", "drive a lap from pictures; steer, gas, brake"),
+    "carracing-continuous": Entry(
+        "drivetrain.envs.carracing:continuous", "drive a lap from pictures; steer, gas, brake"
+    ),
     "pendulum": Entry("drivetrain.envs.classic:pendulum", "swing a pendulum up and hold it"),
     "mountaincar": Entry("drivetrain.envs.classic:mountaincar", "rock a car out of a valley; three choices"),
     "mountaincar-continuous": Entry("drivetrain.envs.classic:mountaincar_continuous", "the same with a force"),
@@ -33,7 +37,9 @@ ENVS: dict[str, Entry] = {
     "hopper": Entry("drivetrain.envs.mujoco:hopper", "hop on one leg (MuJoCo)", "mujoco", "mujoco"),
     "walker2d": Entry("drivetrain.envs.mujoco:walker2d", "walk on two legs (MuJoCo)", "mujoco", "mujoco"),
     "pusht": Entry("drivetrain.envs.pusht:state", "push a T onto its mark, from positions", "gym_pusht", "pusht"),
-    "pusht-pixels": Entry("drivetrain.envs.pusht:pixels", "push a T onto its mark, from pictures", "gym_pusht", "pusht"),
+    "pusht-pixels": Entry(
+        "drivetrain.envs.pusht:pixels", "push a T onto its mark, from pictures", "gym_pusht", "pusht"
+    ),
 }
 
 ALGORITHMS: dict[str, Entry] = {
@@ -64,7 +70,13 @@ TABLES: dict[str, Mapping[str, Entry]] = {
     "datasets": DATASETS,
     "encoders": ENCODERS,
 }
-SINGULAR = {"envs": "env", "algorithms": "algorithm", "experts": "expert", "datasets": "data set", "encoders": "encoder"}
+SINGULAR = {
+    "envs": "env",
+    "algorithms": "algorithm",
+    "experts": "expert",
+    "datasets": "data set",
+    "encoders": "encoder",
+}
 
 
 def entry(table: str, name: str) -> Entry:

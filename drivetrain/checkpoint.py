@@ -187,11 +187,14 @@ def read(checkpoint: Path, part: str) -> dict[str, Any]:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((checkpoint / "manifest.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(f"BadCheckpoint: {checkpoint}/manifest.json cannot be read; use another checkpoint") from error
-    if manifest.get("format") != FORMAT:
+        found, _ = manifest["format"], manifest["files"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise BadCheckpoint(
-            f"BadCheckpoint: {checkpoint} has format {manifest.get('format')}, this drivetrain reads {FORMAT}; "
+            f"BadCheckpoint: {checkpoint}/manifest.json cannot be read; use another checkpoint"
+        ) from error
+    if found != FORMAT:
+        raise BadCheckpoint(
+            f"BadCheckpoint: {checkpoint} has format {found}, this drivetrain reads {FORMAT}; "
             "open it with the version that wrote it"
         )
     return manifest
@@ -208,7 +211,9 @@ def _checked(checkpoint: Path, file: str, manifest: dict[str, Any]) -> bytes:
             f"BadCheckpoint: {checkpoint / file} has {len(content)} bytes, expected {wanted['bytes']}; {_others(checkpoint)}"
         )
     if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
-        raise BadCheckpoint(f"BadCheckpoint: {checkpoint / file} is corrupt (its SHA-256 differs); {_others(checkpoint)}")
+        raise BadCheckpoint(
+            f"BadCheckpoint: {checkpoint / file} is corrupt (its SHA-256 differs); {_others(checkpoint)}"
+        )
     return content
 
 
@@ -232,7 +237,9 @@ def load_policy(path: str | Path) -> Policy:
     state = read(checkpoint, "policy")
     module, _, thing = state["build"].partition(":")
     if not module.startswith("drivetrain."):
-        raise BadCheckpoint(f"BadCheckpoint: {checkpoint} wants to be built by {module}; only drivetrain's own code may")
+        raise BadCheckpoint(
+            f"BadCheckpoint: {checkpoint} wants to be built by {module}; only drivetrain's own code may"
+        )
     policy: Policy = getattr(importlib.import_module(module), thing).from_state(state)
     return policy
 
@@ -243,8 +250,7 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
 
     def walk(value: Any, path: str) -> Any:
         if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.ascontiguousarray(value))
-            arrays[path] = value
+            arrays[path] = torch.from_numpy(np.array(value, order="C"))  # a copy: no two may share memory
             return {"__array__": path}
         if isinstance(value, Tensor):
             arrays[path] = value.detach().cpu().contiguous().clone()

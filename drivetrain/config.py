@@ -24,7 +24,7 @@ C = TypeVar("C")
 FROM_ONE = {"action_repeat", "batch_size", "camera_width", "capacity", "check_every", "episodes", "epochs"}
 FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "steps"}
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
-UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "tau"}
+UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
 

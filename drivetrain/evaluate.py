@@ -122,7 +122,7 @@ def opponent(against: str, path: str, env: str, config: Config) -> Result:
     config = replace(config, video="")
     if against == UNTRAINED:
         return evaluate(untrained(path), env, config, name=UNTRAINED)
-    actor = find_actor(against, spec_of(env), config.seed)
+    actor = find_actor(against, spec_of(env))
     return evaluate(actor, env, config, name=against)
 
 

@@ -15,7 +15,13 @@ def write_report(folder: Path, opening: str = "") -> Path:
     """report.md and curves.png of a run folder; `opening` comes before the settings."""
     said, rows = read_config(folder), read_metrics(folder)
     curves = draw_curves(folder / "curves.png", rows)
-    parts = [f"# {said['algorithm']}", opening, "![curves](curves.png)" if curves else "", numbers(rows), settings(said)]
+    parts = [
+        f"# {said['algorithm']}",
+        opening,
+        "![curves](curves.png)" if curves else "",
+        numbers(rows),
+        settings(said),
+    ]
     path = folder / "report.md"
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
     return path

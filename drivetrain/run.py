@@ -26,7 +26,18 @@ from typing import Any
 
 from drivetrain.errors import BadCheckpoint, BadConfig, NotANumber
 
-PACKAGES = ("drivetrain", "torch", "numpy", "gymnasium", "safetensors", "pyarrow", "av", "transformers", "mujoco", "box2d")
+PACKAGES = (
+    "drivetrain",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "safetensors",
+    "pyarrow",
+    "av",
+    "transformers",
+    "mujoco",
+    "box2d",
+)
 WALL = "wall_s"  # the one column that differs between equal runs
 
 
@@ -64,7 +75,9 @@ class Run:
             self._check_same(said)
         else:
             if self._resume:
-                raise BadCheckpoint(f"BadCheckpoint: {self.folder} holds no run to resume; leave --resume away to start it")
+                raise BadCheckpoint(
+                    f"BadCheckpoint: {self.folder} holds no run to resume; leave --resume away to start it"
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self.folder / "environment.json", describe_environment(config.get("seed", 0)))
             _write(path, said)

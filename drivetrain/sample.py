@@ -7,6 +7,8 @@ A sample is a flat dict whose keys are LeRobot's, the same in memory, on disk an
     observation.lidar.<place>     float32 [N, C]         next.terminated   bool
     task                          str, the instruction   next.truncated    bool
 
+`expert.action`, where a data set has it, is what an expert would have done there; imitation learns it instead of `action`.
+
 What only an expert or an auditor may see is under `privileged.` in an environment's `info`; no policy reads it.
 
 Shapes in comments everywhere: B batch, T time, N worlds side by side, D features, A action dimensions, H W C a picture.
@@ -32,6 +34,7 @@ Memory = dict[str, "Tensor"]  # what a policy carries from step to step; every t
 STATE = "observation.state"
 FRONT = "observation.images.front"
 ACTION = "action"
+EXPERT_ACTION = "expert.action"
 REWARD = "next.reward"
 TERMINATED = "next.terminated"
 TRUNCATED = "next.truncated"
@@ -94,7 +97,9 @@ class Spec:
 
     def stacked(self, count: int) -> Spec:
         """The spec of `count` observations in one."""
-        return replace(self, features={k: f if k == ACTION else f.stacked(count) for k, f in self.features.items()})
+        return replace(
+            self, features={k: f.stacked(count) if k in self.observations else f for k, f in self.features.items()}
+        )
 
     @property
     def observations(self) -> dict[str, Feature]:
@@ -113,10 +118,16 @@ class Spec:
         for key, wanted in self.features.items():
             have = given.features.get(key)
             if have is None:
-                offered = ", ".join(k for k in given.features if k.split(".")[0] == key.split(".")[0]) or "none of its kind"
-                raise SpecMismatch(f"SpecMismatch: {who} needs {key}, {by} gives {offered}; use the one it was trained on")
+                offered = (
+                    ", ".join(k for k in given.features if k.split(".")[0] == key.split(".")[0]) or "none of its kind"
+                )
+                raise SpecMismatch(
+                    f"SpecMismatch: {who} needs {key}, {by} gives {offered}; use the one it was trained on"
+                )
             if difference := wanted.difference(have):
-                raise SpecMismatch(f"SpecMismatch: {key}: {who} and {by} differ in {difference}; use the one it was trained on")
+                raise SpecMismatch(
+                    f"SpecMismatch: {key}: {who} and {by} differ in {difference}; use the one it was trained on"
+                )
 
     def to_json(self) -> dict[str, Any]:
         features = {key: asdict(feature) for key, feature in self.features.items()}

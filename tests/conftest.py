@@ -8,7 +8,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))  # so that `toys` and `victim` can be imported, here and in child processes
 
-import toys  # noqa: E402
+import toys
 
 
 @pytest.fixture(autouse=True)

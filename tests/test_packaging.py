@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def test_the_version_is_a_release():
 
 def dry_run(target, folder):
     """What make would do in `folder`, one command a line; the make that runs these tests has no say in it."""
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    outer = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MAKE") and name not in ("MFLAGS", "JOBS")
+    }
     said = subprocess.run(["make", "-n", target], cwd=folder, env=outer, capture_output=True, text=True, timeout=60)
     assert said.returncode == 0, said.stderr
     return said.stdout
@@ -93,8 +98,8 @@ class TestMake:
         ("target", "runs"),
         [
             ("demo", ".venv/bin/drivetrain demo"),
-            ("test", ".venv/bin/pytest"),
-            ("check", '.venv/bin/pytest -m "not slow"'),
+            ("test", ".venv/bin/pytest -n 2"),
+            ("check", '.venv/bin/pytest -n 2 -m "not slow"'),
             ("learn", ".venv/bin/python bench/learn.py"),
             ("bench", ".venv/bin/python $script"),
         ],
@@ -130,3 +135,72 @@ def test_continuous_integration_runs_all_tests():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text()
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+*importlib.metadata*) cat "$0.torch" ;;
+*) shift 3; echo "$@" >>"$0.log"
+   case "$*" in *--constraint*) cp "$REPLACED" "$0.torch" 2>/dev/null ;; *"$REFUSED"*) exit 1 ;; esac ;;
+esac
+true
+"""
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0") or sys.platform != "linux", reason="asks for a Linux without a GPU")
+class TestInstall:
+    """scripts/install.sh with a Python that only writes down what pip is asked for."""
+
+    @pytest.fixture
+    def install(self, tmp_path):
+        def run(gpu=False, refused="nothing is", replaced="", **settings):
+            python, tools = tmp_path / "python", tmp_path / "tools"
+            python.write_text(PYTHON)
+            python.with_name("python.torch").write_text("2.13.0\n")
+            (tmp_path / "other").write_text(replaced)
+            tools.mkdir()
+            (tools / "nvidia-smi").write_text(f"#!/bin/sh\nexit {0 if gpu else 1}\n")
+            for script in (python, tools / "nvidia-smi"):
+                script.chmod(0o755)
+            others = {"REFUSED": refused, "REPLACED": str(tmp_path / "other") if replaced else "", **settings}
+            env = {"PATH": f"{tools}:{os.environ['PATH']}", **others}
+            command = ["sh", str(ROOT / "scripts" / "install.sh"), str(python), "dev"]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            return done, python.with_name("python.log").read_text().splitlines()
+
+        return run
+
+    def test_takes_the_cpu_build_from_pips_own_sources_where_there_is_no_gpu(self, install):
+        done, asked = install()
+        assert done.returncode == 0, done.stderr
+        assert asked[0] == "install --quiet torch==2.13.0+cpu"
+        assert not [line for line in asked if "--index-url" in line]
+
+    def test_takes_it_from_pytorchs_index_where_those_lack_it(self, install):
+        done, asked = install(refused="install --quiet torch")
+        assert done.returncode == 0, done.stderr
+        assert asked[1] == "install torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu"
+
+    def test_takes_the_plain_release_where_there_is_a_gpu(self, install):
+        assert install(gpu=True)[1][0] == "install torch==2.13.0"
+
+    def test_takes_what_it_is_told_from_where_it_is_told(self, install):
+        _, asked = install(TORCH="torch==2.12.1", TORCH_INDEX="https://example.org/whl")
+        assert asked[0] == "install torch==2.12.1 --index-url https://example.org/whl"
+
+    def test_the_rest_comes_around_it_and_clashing_packages_come_alone(self, install):
+        done, asked = install()
+        assert "--constraint" in asked[1]
+        assert asked[1].endswith("--editable .[dev]")
+        assert all(line.startswith("install --quiet --no-deps ") for line in asked[2:])
+        assert done.stdout.splitlines()[-1] == "ready: torch 2.13.0"
+
+    def test_a_machine_without_envpool_is_told_and_goes_on(self, install):
+        done, _ = install(refused="envpool")
+        assert done.returncode == 0, done.stderr
+        assert "envpool has no build for this machine" in done.stdout
+
+    def test_a_torch_that_was_replaced_is_an_error(self, install):
+        done, _ = install(replaced="2.14.0\n")
+        assert done.returncode == 1
+        assert "torch 2.13.0 was replaced by 2.14.0" in done.stderr

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["drivetrain.cli", "drivetrain.report", "drivetrain.run", "drivetrain.models.driver", "drivetrain.envs.worlds"]
-PRELOAD += ["drivetrain.data.replay", "drivetrain.data.open", "torch._dynamo", "matplotlib.pyplot"]
+PRELOAD = ["drivetrain.cli", "drivetrain.report", "drivetrain.models.driver", "drivetrain.envs.worlds"]
+PRELOAD += ["drivetrain.run", "drivetrain.data.replay", "drivetrain.data.open", "torch._dynamo", "matplotlib.pyplot"]
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.symlink", "shutil.rmtree")
 
 
@@ -26,8 +26,8 @@ class Fate:
     """When the process is killed; with nothing said it lives."""
 
     at_step: int = -1  # SIGKILL when something is logged at this training step, or before the next
-    at_change: int = 0  # SIGKILL just before this change (from 1 on) to the folder's files, counted from step `after_step`
-    after_step: int = 0
+    at_change: int = 0  # SIGKILL just before the so manieth change to the folder's files
+    after_step: int = 0  # the first to be counted is made at this training step or later
     file_bytes: int = 0  # no file may grow beyond this
     kill_at_limit: bool = True  # SIGKILL in the middle of such a write; otherwise the write fails, as on a full disk
     mapped: bool = False  # replay memory in memory-mapped files, however small

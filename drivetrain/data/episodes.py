@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from drivetrain.errors import BadData
-from drivetrain.sample import TASK, Feature, Sample, Spec
+from drivetrain.sample import ACTION, EXPERT_ACTION, TASK, Feature, Sample, Spec
 
 IS_FIRST = "is_first"
 VALID = "valid"
@@ -166,6 +167,16 @@ class Episodes:
         """The same episodes, in whose windows each observation is the last `count` in one (see `envs.words.Stack`)."""
         other = self.select(np.arange(self.episodes))
         other.spec, other._stack = self.spec.stacked(count), count
+        return other
+
+    def as_meant(self) -> Episodes:
+        """With what an expert would have done as the action, where that was written."""
+        if EXPERT_ACTION not in self.arrays:
+            return self
+        other = self.select(np.arange(self.episodes))
+        other.arrays[ACTION] = other.arrays.pop(EXPERT_ACTION)
+        features = {key: feature for key, feature in self.spec.features.items() if key != EXPERT_ACTION}
+        other.spec = replace(self.spec, features=features)
         return other
 
     def require(self, *keys: str) -> None:

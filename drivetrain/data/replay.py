@@ -98,7 +98,9 @@ class Replay:
         """One step of every world; `final` is what the action led to."""
         worlds = np.arange(self.worlds)
         ended = terminated | truncated
-        self._put(worlds, observation, first=~self._open, action=action, reward=reward, terminated=terminated, ended=ended)
+        self._put(
+            worlds, observation, first=~self._open, action=action, reward=reward, terminated=terminated, ended=ended
+        )
         self._open, self._led_to = ~ended, final
         if ended.any():
             at = np.flatnonzero(ended)
@@ -257,7 +259,9 @@ class Replay:
         for later in journal.glob("*.safetensors"):
             if later.name not in names:  # written by steps that a kill took back
                 later.unlink()
-        for name in names:
+        for name, ends in self._files:
+            if not (np.array(ends) > self.written - self.size).any():
+                continue  # all of it was overwritten by then; it may be gone
             try:
                 self._replay(load_file(journal / name))
             except (OSError, SafetensorError) as error:

@@ -16,7 +16,7 @@ import torch
 
 from drivetrain.envs.words import make_env
 from drivetrain.envs.worlds import stack
-from drivetrain.sample import ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, restart
+from drivetrain.sample import ACTION, EXPERT_ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, Spec, restart
 
 
 class Actor(Protocol):
@@ -52,8 +52,8 @@ class Lane:
             return self.observation | {k: v for k, v in self.info.items() if k.startswith("privileged.")}
         return self.observation
 
-    def step(self, action: Any, keep: bool, film: bool) -> bool:
-        """One step; says whether it was the last."""
+    def step(self, action: Any, keep: bool, film: bool, meant: Any = None) -> bool:
+        """One step; says whether it was the last. `meant` is what an expert would have done, where one was asked."""
         before, episode = self.observation, self.episode
         if film:
             episode.frames.append(self.env.render())  # type: ignore[arg-type]
@@ -63,7 +63,8 @@ class Lane:
         if keep:
             after = {REWARD: np.float32(reward), TERMINATED: terminated, TRUNCATED: truncated and not terminated}
             task = self.env.sample_spec.task  # type: ignore[attr-defined]
-            episode.samples.append({**before, ACTION: action, **after, TASK: task})
+            wished = {} if meant is None else {EXPERT_ACTION: meant}
+            episode.samples.append({**before, ACTION: action, **wished, **after, TASK: task})
         if terminated or truncated:
             if film:
                 episode.frames.append(self.env.render())  # type: ignore[arg-type]
@@ -88,11 +89,14 @@ def rollout(
     begun = [Lane(env_name, waiting.pop(0)) for _ in range(min(lanes, len(waiting)))]
     start = memory = actor.initial(len(begun))
     while begun:
-        action, memory, _ = actor.act(
+        action, memory, info = actor.act(
             stack([lane.seen_by(actor) for lane in begun]), memory, greedy=greedy, generator=generator
         )
         ended = np.array(
-            [lane.step(a, keep, lane.episode.seed in filmed) for lane, a in zip(begun, action, strict=True)]
+            [
+                lane.step(a, keep, lane.episode.seed in filmed, m)
+                for lane, a, m in zip(begun, action, info.get("meant", [None] * len(begun)), strict=True)
+            ]
         )
         if not ended.any():
             continue
@@ -109,8 +113,8 @@ def rollout(
 class RandomActor:
     """Draws any action the spec allows: the floor that every result stands on."""
 
-    def __init__(self, spec: Any, seed: int):
-        self.action, self.random = spec.action, np.random.default_rng(seed)
+    def __init__(self, spec: Spec):
+        self.action = spec.action
 
     def initial(self, batch_size: int) -> Memory:
         return {}
@@ -120,6 +124,7 @@ class RandomActor:
     ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
         count = len(next(iter(observation.values())))
         if self.action.choices:
-            return self.random.integers(self.action.choices, size=count), memory, {}
+            return torch.randint(self.action.choices, (count,), generator=generator).numpy(), memory, {}
         low, high = self.action.bounds()
-        return self.random.uniform(low, high, (count, *self.action.shape)).astype(np.float32), memory, {}
+        share = torch.rand((count, *self.action.shape), generator=generator).numpy()
+        return low + share * (high - low), memory, {}

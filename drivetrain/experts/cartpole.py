@@ -13,7 +13,7 @@ import numpy as np
 
 from drivetrain.sample import Memory, Sample
 
-GAINS = np.array([0.1, 0.3, 3.0, 1.0])  # of position_m, speed_mps, tilt_rad, tilt_rate_radps
+GAINS = np.array([0.3, 0.5, 6.0, 1.0])  # of position_m, speed_mps, tilt_rad, tilt_rate_radps
 
 
 class Expert:

@@ -45,8 +45,9 @@ class Driver(nn.Module):
         _check(spec, network, head)
         self.spec, self.network, self.head_name, self.transforms = spec, network, head, tuple(changes)
         self.keys = list(spec.observations)
-        self.encoders = nn.ModuleList(_encoder(key, feature, network) for key, feature in spec.observations.items())
-        width = sum(encoder.width for encoder in self.encoders)
+        encoders = [_encoder(key, feature, network) for key, feature in spec.observations.items()]
+        self.encoders = nn.ModuleList(encoders)
+        width = sum(encoder.width for encoder in encoders)
         self.memory = Recurrent(network.memory, width, network.memory_width) if network.memory != "none" else None
         self.width = network.memory_width if self.memory else width
         outputs = spec.action.choices or spec.action.size
@@ -84,6 +85,7 @@ class Driver(nn.Module):
 
     def observe(self, observation: Sample) -> None:
         """Take a batch of observations into the running normalisers, where there are any."""
+        encoder: Any
         for key, encoder in zip(self.keys, self.encoders, strict=True):
             if self.network.normalise and not is_image(key):
                 encoder.observe(torch.as_tensor(observation[key]))
@@ -125,7 +127,9 @@ def _check(spec: Spec, network: Network, head: str) -> None:
 
 def _encoder(key: str, feature: Feature, network: Network) -> Any:
     if not is_image(key):
-        return catalog.find("encoders", "mlp")(feature.size, network.state_layers, network.activation, network.normalise)
+        return catalog.find("encoders", "mlp")(
+            feature.size, network.state_layers, network.activation, network.normalise
+        )
     row = catalog.entry("encoders", network.camera)
     if not catalog.present(row):
         raise MissingExtra(row.package, row.extra, f"the encoder {network.camera}")

@@ -42,7 +42,9 @@ class Categorical:
 
     def log_prob(self, action: Tensor) -> Tensor:
         if self.logits.dim() == 2:
-            return -F.nll_loss(self.logits, action, reduction="none")  # the same, at half the price of a gather's gradient
+            return -F.nll_loss(
+                self.logits, action, reduction="none"
+            )  # the same, at half the price of a gather's gradient
         return self.logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:

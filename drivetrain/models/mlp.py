@@ -44,17 +44,17 @@ class MLP(nn.Module):
 
     @property
     def weights(self) -> tuple[nn.Parameter, ...]:
-        return tuple(self._parameters.values())[: self.layers]  # type: ignore[arg-type]
+        return tuple(self._parameters.values())[: self.layers]  # type: ignore[return-value]
 
     @property
     def biases(self) -> tuple[nn.Parameter, ...]:
-        return tuple(self._parameters.values())[self.layers :]  # type: ignore[arg-type]
+        return tuple(self._parameters.values())[self.layers :]  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2:
             return self.forward(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.sizes[-1])
         by_hand = self.activation in BY_HAND and not (self.dropout and self.training)
-        if not by_hand or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if not by_hand or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return self.plain(x)
         if torch.is_grad_enabled():
             found: Tensor = ByHand.apply(x, self.activation, *self._parameters.values())

@@ -19,7 +19,9 @@ class Flat:
     def __init__(self, parameters: Iterable[Tensor]):
         self.parameters = [p for p in dict.fromkeys(parameters) if p.requires_grad]
         sizes = [p.numel() for p in self.parameters]
-        self.row = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]) if sizes else torch.zeros(0))
+        self.row = nn.Parameter(
+            torch.cat([p.detach().reshape(-1) for p in self.parameters]) if sizes else torch.zeros(0)
+        )
         self.row.grad = torch.zeros_like(self.row)
         for p, value in zip(self.parameters, self.row.data.split(sizes), strict=True):
             p.data = value.view_as(p)

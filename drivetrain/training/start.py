@@ -12,6 +12,8 @@ def start_from(path: str, spec: Spec) -> Driver:
     """The policy of that run or checkpoint, to be trained further in a world of `spec`."""
     policy = load_policy(path)
     if not isinstance(policy, Driver):
-        raise BadCheckpoint(f"BadCheckpoint: {resolve(path)} holds {type(policy).__name__}, which cannot be trained further")
+        raise BadCheckpoint(
+            f"BadCheckpoint: {resolve(path)} holds {type(policy).__name__}, which cannot be trained further"
+        )
     policy.spec.require(spec)
     return policy

@@ -22,8 +22,9 @@ from drivetrain.training.online_rl.dqn import Config, losses, worth
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SMALL = Network(hidden=(32,), activation="relu")
 CONSTANT = Config(
-    env="constant:length=2", steps=800, warmup=64, train_every=16, updates=16, lr=5e-3, target_every=16, gamma=0.5, network=SMALL
-)
+    env="constant:length=2", steps=800, warmup=64, train_every=16, updates=16, lr=5e-3, target_every=16, gamma=0.5,
+    network=SMALL,
+)  # fmt: skip
 
 
 def trained(settings, folder):
@@ -109,7 +110,9 @@ def test_a_row_without_a_share_teaches_nothing():
 
 
 @pytest.mark.parametrize(("n_step", "double", "prioritised"), [(1, False, False), (3, True, False), (1, False, True)])
-def test_a_reward_of_1_under_a_time_limit_is_worth_1_over_1_minus_gamma(n_step, double, prioritised, toy_worlds, tmp_path):
+def test_a_reward_of_1_under_a_time_limit_is_worth_1_over_1_minus_gamma(
+    n_step, double, prioritised, toy_worlds, tmp_path
+):
     settings = replace(CONSTANT, n_step=n_step, double=double, prioritised=prioritised)
     np.testing.assert_allclose(values(trained(settings, tmp_path), [1.0]), 2, atol=0.1)
 
@@ -140,7 +143,9 @@ def test_exploration_falls_from_always_to_its_end(toy_worlds):
 
 def test_the_target_network_is_renewed_by_steps(toy_worlds, tmp_path):
     """Far apart it never is, and keeps the weights that the policy began with."""
-    settings = Config(env="identity", steps=256, warmup=32, train_every=32, updates=4, target_every=10**6, network=SMALL)
+    settings = Config(
+        env="identity", steps=256, warmup=32, train_every=32, updates=4, target_every=10**6, network=SMALL
+    )
     policy = trained(settings, tmp_path / "never")
     target = checkpoint.read(checkpoint.resolve(tmp_path / "never"), "target")["weights"]
     torch.manual_seed(settings.seed)

@@ -28,7 +28,9 @@ from drivetrain.training.online_rl.ppo import Actor, Config, RewardScale, Rollou
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SMALL = Network(hidden=(32,), activation="tanh")
-CONSTANT = Config(env="constant", steps=6_000, lr=1e-2, epochs=10, minibatch=64, gamma=0.9, gae_lambda=0.9, network=SMALL)
+CONSTANT = Config(
+    env="constant", steps=6_000, lr=1e-2, epochs=10, minibatch=64, gamma=0.9, gae_lambda=0.9, network=SMALL
+)
 
 
 def trained(settings, folder, **how):

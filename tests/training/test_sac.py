@@ -24,8 +24,9 @@ from drivetrain.training.online_rl.sac import Config, Learner, losses
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SMALL = Network(hidden=(32,), activation="relu")
 CONSTANT = Config(
-    env="constant-continuous:length=2", steps=500, warmup=64, batch_size=32, lr=1e-2, gamma=0.5, tau=0.1, alpha=1e-3, network=SMALL
-)
+    env="constant-continuous:length=2", steps=500, warmup=64, batch_size=32, lr=1e-2, gamma=0.5, tau=0.1, alpha=1e-3,
+    network=SMALL,
+)  # fmt: skip
 
 
 def trained(settings, folder):
@@ -176,7 +177,7 @@ def filled(settings, folder, steps=64):
 
 def test_an_update_moves_each_part_by_its_own_loss_and_targets_by_a_share(tmp_path):
     settings = Config(batch_size=16, tau=0.25, network=replace(SMALL, state_layers=(8,)))
-    policy, learner, replay, random = filled(settings, tmp_path)
+    _, learner, replay, random = filled(settings, tmp_path)
     before = [p.clone() for p in learner.targets.parameters()]
     batch = sac.tensors(replay.batch(16, random.numpy), settings, random)
     learner.update(batch)

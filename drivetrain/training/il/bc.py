@@ -9,6 +9,7 @@ held-out loss is one. Data sets hold single pictures; `--frame-stack` joins the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,7 @@ def losses(policy: Driver, batch: Sample) -> dict[str, Tensor]:
 def agreement(policy: Driver, batch: Sample) -> dict[str, Tensor]:
     """How often a choice is the demonstrator's, or how far a number is from it (in parts of half the range)."""
     wanted = transforms.apply(policy.transforms, batch)[ACTION]
-    seen, _ = policy.features(
-        {key: batch[key] for key in policy.keys}, policy.initial(len(wanted)), batch["is_first"]
-    )
+    seen, _ = policy.features({key: batch[key] for key in policy.keys}, policy.initial(len(wanted)), batch["is_first"])
     done = policy.head(seen).mode()
     same = (done == wanted).float() if policy.spec.discrete else (done - wanted).abs().mean(-1)
     name = "held_out/same" if policy.spec.discrete else "held_out/error"
@@ -82,7 +81,7 @@ def open_data(config: Config) -> tuple[Episodes, Episodes]:
         world = make_env(with_options(config.env, stack=1))
         wanted = world.sample_spec  # type: ignore[attr-defined]
         world.close()
-    data = open_dataset(config.dataset, wanted)
+    data = open_dataset(config.dataset, wanted).as_meant()
     learn, held_out = data.split(1 - config.held_out, config.seed)
     return learn.stack(config.frame_stack), held_out.stack(config.frame_stack)
 
@@ -104,7 +103,7 @@ def train(config: Config, run: Run) -> Driver:
     length = config.length if policy.recurrent else 1
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    parts = {"policy": policy, "optimizer": optimizer, "schedule": schedule, "random": random}
+    parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "schedule": schedule, "random": random}
     for step in run.steps(config.steps, **parts):
         batch = tensors(learn.batch(config.batch_size, at=step, seed=config.seed, length=length))
         found = losses(policy, batch)

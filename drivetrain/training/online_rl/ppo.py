@@ -286,7 +286,7 @@ def begin(config: Config, worlds: Worlds) -> tuple[Driver, ValueHead]:
         policy = build_policy(worlds.sample_spec, config.network, head)
         policy.head.net.orthogonal(last_gain=0.01)
         if head == "gaussian":
-            nn.init.constant_(policy.head.log_std, config.log_std)
+            nn.init.constant_(policy.head.log_std, config.log_std)  # type: ignore[arg-type]
     value = ValueHead(policy.width, config.network.hidden, config.network.activation)
     value.net.orthogonal(last_gain=1.0)
     return policy, value
