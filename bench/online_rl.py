@@ -117,6 +117,7 @@ def judged(name: str, case: Case, ours: list[dict[str, Any]], theirs: list[dict[
     not_worse = sum(mine) / len(mine) >= sum(others) / len(others) or pair.low is None or (pair.high or 0) >= 0
     return {
         "case": name,
+        "title": f"{case.algorithm.upper()} on {case.gym}, {case.steps:,} steps",
         "steps": case.steps,
         "versions": {p: version(p) for p in ("torch", "stable-baselines3", "gymnasium")},
         "machine": platform.processor() or platform.machine(),

@@ -1,0 +1,102 @@
+"""The tables of README.md, made from what the commands under bench/ wrote.
+
+python scripts/numbers.py            writes them
+python scripts/numbers.py --check    exit status 1 where they are stale
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+BEGIN, END = "<!-- numbers: made by scripts/numbers.py from bench/results -->\n", "<!-- end of numbers -->"
+
+
+def main(arguments: list[str]) -> int:
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    fresh = f"{head}{BEGIN}\n{tables()}\n{END}{tail}"
+    if arguments == ["--check"]:
+        if fresh != text:
+            print("README.md is stale; run python scripts/numbers.py", file=sys.stderr)
+        return int(fresh != text)
+    readme.write_text(fresh)
+    return 0
+
+
+def tables() -> str:
+    parts = [
+        "What it learns: the mean return of 20 greedy episodes on each of three seeds (`python bench/learn.py`).",
+        table(["task", "steps", "wanted", "seeds 0, 1, 2", "all 60, 95% interval"], learned()),
+        "How fast it trains beside Stable-Baselines3, at the same settings and on one thread, in one run "
+        "(`python bench/online_rl.py`).",
+        table(["training", "steps/s: ours, theirs", "times as fast", "return: ours, theirs"], beside_sb3()),
+        "How fast CarRacing draws, with the same pixels (`python bench/carracing.py`).",
+        table(["CarRacing, game steps per second", "every step seen", "every fourth seen"], carracing()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def learned() -> list[list[str]]:
+    rows = []
+    for path in sorted((RESULTS / "learn").glob("*.json")):
+        said = read(path)
+        case, everything = said["case"], said["all"]
+        means = ", ".join(f"{run['mean']:.1f}" for run in said["runs"])
+        name = f"{case['algorithm'].upper()} on {case['env']}"
+        rows.append([name, f"{case['steps']:,}", f"{said['wanted']:g}", means, within(everything, "mean", ".1f")])
+    return rows
+
+
+def beside_sb3() -> list[list[str]]:
+    rows = []
+    for path in sorted(RESULTS.glob("online_rl-*.json")):
+        said = read(path)
+        ours, theirs = (middle(said[side]) for side in ("ours_steps_per_s", "theirs_steps_per_s"))
+        returns = f"{within(said['ours_return'], 'mean', '.0f')}, {within(said['theirs_return'], 'mean', '.0f')}"
+        rows.append(
+            [said["title"], f"{ours:,.0f}, {theirs:,.0f}", within(said["times_as_fast"], "value", ".2f"), returns]
+        )
+    return rows
+
+
+def carracing() -> list[list[str]]:
+    path = RESULTS / "carracing_speed.json"
+    if not path.exists():
+        return []
+    said, rows = read(path), []
+    for side, name in (("gymnasium", "Gymnasium"), ("fast", "ours"), ("envpool", "EnvPool, other pixels")):
+        cells = [said[skip].get(side) for skip in ("skip_1", "skip_4")]
+        if all(cells):
+            rows.append(
+                [name, *(f"{c['steps_per_s']['value']:,} ({c['times_gymnasium']['value']:.1f} x)" for c in cells)]
+            )
+    return rows
+
+
+def within(said: dict[str, Any], key: str, digits: str) -> str:
+    return f"{said[key]:{digits}} ({said['low']:{digits}} to {said['high']:{digits}})"
+
+
+def middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def read(path: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(path.read_text())
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
