@@ -26,7 +26,7 @@ LSTM = replace(TINY, memory="lstm", memory_width=8)
 RACE = {"env": "carracing:repeat=8", "network": TINY}
 
 VARIANTS = {
-    "dqn-prioritised-double": ("dqn", replace(dqn.DEBUG, prioritised=True, double=True)),
+    "dqn-prioritised-double": ("dqn", replace(dqn.DEBUG, prioritised=True, double=True, target_every=96)),
     "dqn-n-step-wrapped": ("dqn", replace(dqn.DEBUG, n_step=3, capacity=100)),
     "dqn-lstm": ("dqn", replace(dqn.DEBUG, network=LSTM, length=4)),
     "dqn-carracing": ("dqn", replace(dqn.DEBUG, **RACE, steps=48, train_every=8, warmup=8, target_every=16)),

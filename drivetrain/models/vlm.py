@@ -1,0 +1,414 @@
+"""The one door to every vision-language model, with transformers underneath.
+
+    vlm = load_vlm("tiny-llava")                                         a model that ships with the package
+    vlm = load_vlm("microsoft/git-base")                                 a hub id, or a folder in the hub's layout
+    vlm = load_vlm(vision_model="google/siglip-base-patch16-224", llm_model="Qwen/Qwen2-1.5B")      a pair, to be aligned
+
+    vlm.generate(pictures, "What should the vehicle do?")                [str]
+    vlm.score(pictures, "Which way?", ["left", "right"])                 [B, A] log-probabilities, in one pass over the answers
+    vlm.number(pictures, "How many degrees?", range(-24, 25))            [B] expected values
+    vlm.features(pictures, prompt, layer=-2)                             hidden states: of the pictures, of every token, the last
+
+Pictures are uint8 [B, H, W, 3]; a prompt is one text for all or one for each. Two families are known: GIT (pictures go
+before the text by themselves) and LLaVA (pictures take the place of `<image>` tokens). Nothing here asks how large a model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from drivetrain import catalog
+from drivetrain.errors import BadCheckpoint, BadConfig, MissingExtra
+from drivetrain.models.chat import IGNORED, Caption, Chat, Ids, padded, tokenise
+from drivetrain.models.pixels import Pixels
+
+Batch = dict[str, Tensor]  # input_ids, attention_mask, labels [B, T]; pixel_values [P, 3, H, W]
+Pictures = np.ndarray | Tensor | Sequence[np.ndarray]
+
+
+class Features(NamedTuple):
+    """What a layer makes of pictures and prompt."""
+
+    tokens: Tensor  # [B, T, D] of the text (for LLaVA the pictures' places are among them)
+    mask: Tensor  # [B, T] where there is text
+    pictures: Tensor  # [B, P, D] at the pictures' places
+    last: Tensor  # [B, D] of the last token of the prompt, which has seen everything
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a kind of model keeps its parts; paths below the transformers model."""
+
+    name: str
+    parts: dict[str, tuple[str, ...]]
+    layers: str  # the language model's layers, below which LoRA goes
+    attention: tuple[str, ...]  # names of the projections that LoRA takes by default
+
+
+GIT = Family(
+    "git",
+    {
+        "vision": ("git.image_encoder",),
+        "projector": ("git.visual_projection", "git.img_temporal_embedding"),
+        "language": ("git.embeddings", "git.encoder"),
+        "head": ("output",),
+    },
+    "git.encoder",
+    ("query", "value"),
+)
+LLAVA = Family(
+    "llava",
+    {
+        "vision": ("model.vision_tower",),
+        "projector": ("model.multi_modal_projector",),
+        "language": ("model.language_model",),
+        "head": ("lm_head",),
+    },
+    "model.language_model.layers",
+    ("q_proj", "v_proj"),
+)
+FAMILIES = {"git": GIT, "llava": LLAVA}
+PARTS = ("vision", "projector", "language", "head")
+
+
+class VLM(nn.Module):
+    """A transformers model, its tokenizer and its image processor."""
+
+    def __init__(self, model: nn.Module, processor: Any, name: str):
+        super().__init__()
+        self.model: Any = model
+        self.processor, self.name = processor, name
+        self.family = FAMILIES[model.config.model_type]  # type: ignore[union-attr,index]
+        self.tokenizer = processor.tokenizer
+        self.pixels = Pixels(processor.image_processor)
+        self.per_picture = tokens_per_picture(self.core.config)
+        if self.family is GIT:
+            self.style: Caption | Chat = Caption(self.tokenizer)
+        else:
+            self.style = Chat(self.tokenizer, self.core.config.image_token_id, self.per_picture)
+
+    @property
+    def core(self) -> Any:
+        """The transformers model, out of peft's wrapping where it has one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def width(self) -> int:
+        """Of its features."""
+        config = self.core.config
+        return int(config.hidden_size if self.family is GIT else config.text_config.hidden_size)
+
+    def part(self, name: str) -> list[nn.Module]:
+        """`vision`, `projector`, `language` or `head`."""
+        if name not in self.family.parts:
+            raise BadConfig(f"BadConfig: a model has the parts {', '.join(self.family.parts)}, got {name!r}")
+        found = []
+        for path in self.family.parts[name]:
+            try:
+                found.append(self.core.get_submodule(path))
+            except AttributeError:
+                continue  # git.img_temporal_embedding is there for models of several frames alone
+        return found
+
+    def inputs(
+        self, pictures: Pictures | None, prompts: str | Sequence[str], answers: Sequence[str | None] | None = None
+    ) -> Batch:
+        """One picture and one question each; with answers, something to learn from."""
+        count = len(pictures) if pictures is not None else 1 if isinstance(prompts, str) else len(prompts)
+        asked = [prompts] * count if isinstance(prompts, str) else list(prompts)
+        said = answers if answers is not None else [None] * count
+        each = int(pictures is not None)
+        rows = [tokenise(self.style, [(q, a or "")], each) for q, a in zip(asked, said, strict=True)]
+        return self.collate(rows, None if pictures is None else self.pixels(pictures))
+
+    def collate(self, rows: Sequence[Ids], pixel_values: Tensor | None) -> Batch:
+        batch = padded(rows, self.tokenizer.pad_token_id or 0)
+        if pixel_values is not None:
+            batch["pixel_values"] = pixel_values.to(self.dtype)
+        return {key: value.to(self.device) for key, value in batch.items()}
+
+    def forward(self, batch: Batch, *, hidden: bool = False, cache: Any = None, head: bool = True) -> Any:
+        """The transformers model's own output; the logits are of the text's places alone."""
+        given = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids", "pixel_values") if key in batch}
+        keep = {} if head else {"logits_to_keep": 1}
+        out = self.model(**given, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden, **keep)
+        if head and out.logits.shape[1] > batch["input_ids"].shape[1]:
+            out.logits = out.logits[:, -batch["input_ids"].shape[1] :]
+        return out
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean negative log-likelihood of the tokens that are answers."""
+        return self.losses(batch).sum() / (batch["labels"][:, 1:] != IGNORED).sum()
+
+    def losses(self, batch: Batch) -> Tensor:
+        """[N], of every token that is an answer's, row after row; only their places go through the head."""
+        labels = batch["labels"][:, 1:]
+        taught = labels != IGNORED
+        states = self.states(batch)[:, :-1][taught]
+        logits = self.core.get_output_embeddings()(states)
+        return F.cross_entropy(logits.float(), labels[taught], reduction="none")
+
+    def states(self, batch: Batch) -> Tensor:
+        """[B, T, D], of the text's places after the last layer and its norm: what the head reads."""
+        inner = self.core.git if self.family is GIT else self.core.model
+        given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values") if key in batch}
+        found: Tensor = inner(**given, use_cache=False).last_hidden_state
+        return found[:, -batch["input_ids"].shape[1] :]
+
+    def features(self, pictures: Pictures, prompts: str | Sequence[str], layer: int = -1) -> Features:
+        """Of a layer: -1 is the last, 0 what goes into the first."""
+        return self.features_of(self.inputs(pictures, prompts), layer)
+
+    def features_of(self, batch: Batch, layer: int = -1) -> Features:
+        states = self.forward(batch, hidden=True, head=False).hidden_states
+        if not -len(states) <= layer < len(states):
+            raise BadConfig(f"BadConfig: {self.name} has layers {-len(states)} to {len(states) - 1}, got layer {layer}")
+        found = states[layer]
+        ids, mask = batch["input_ids"], batch["attention_mask"].bool()
+        text = found[:, -ids.shape[1] :]
+        if self.family is GIT:
+            seen = found[:, : -ids.shape[1]]
+        else:
+            places = ids == self.core.config.image_token_id
+            seen = text[places].view(len(ids), -1, text.shape[-1])
+        last = text[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
+        return Features(text, mask, seen, last)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pictures: Pictures | None,
+        prompts: str | Sequence[str],
+        *,
+        most: int = 32,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> list[str]:
+        """Answers of at most so many tokens: the likeliest ones, or drawn where there is a temperature."""
+        said = self.generate_ids(self.inputs(pictures, prompts), most, temperature, generator)
+        return [str(text).strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+    def generate_ids(
+        self, batch: Batch, most: int, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> list[list[int]]:
+        logits, cache, lengths = self._begin(batch)
+        mask, said = self._cached_mask(batch), []
+        running = torch.ones(len(lengths), dtype=torch.bool, device=self.device)
+        for step in range(most):
+            token = drawn(logits, temperature, generator)
+            said.append(torch.where(running, token, self.style.end))
+            running = running & (token != self.style.end)
+            if not running.any() or step == most - 1:
+                break
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            logits = self._continue(said[-1][:, None], (lengths + step)[:, None], mask[:, None], cache)[:, -1]
+        rows = torch.stack(said, 1).tolist()
+        return [row[: row.index(self.style.end)] if self.style.end in row else row for row in rows]
+
+    def _begin(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
+        """Pictures and prompt, once: logits of the first token of an answer [B, V], the cache, and the prompts' lengths."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.core.config)
+        lengths = batch["attention_mask"].sum(1)
+        out = self.forward(batch, cache=cache)
+        return out.logits[torch.arange(len(lengths), device=self.device), lengths - 1], cache, lengths
+
+    def _cached_mask(self, batch: Batch) -> Tensor:
+        """[B, K], which of the cached places are not padding; GIT's pictures lie before the text."""
+        mask = batch["attention_mask"].bool()
+        if self.family is not GIT or "pixel_values" not in batch:
+            return mask
+        frames = batch["pixel_values"].shape[1] if batch["pixel_values"].dim() == 5 else 1
+        return torch.cat([torch.ones(len(mask), self.per_picture * frames, dtype=torch.bool, device=mask.device), mask], 1)
+
+    def _continue(self, ids: Tensor, positions: Tensor, attends: Tensor, cache: Any) -> Tensor:
+        """Logits [B, L, V] of tokens that follow a cache; `attends` [B, L, K + L] says what each may look at."""
+        smallest = torch.finfo(self.dtype).min
+        additive = torch.zeros(attends.shape, dtype=self.dtype, device=ids.device).masked_fill_(~attends, smallest)
+        out = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=additive[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits: Tensor = out.logits
+        return logits
+
+    def score(self, pictures: Pictures | None, prompts: str | Sequence[str], answers: Sequence[str]) -> Tensor:
+        """log P(answer and its end | pictures, prompt) [B, A]; all answers go through in one pass, side by side."""
+        return self.score_of(self.inputs(pictures, prompts), answers)
+
+    def score_of(self, batch: Batch, answers: Sequence[str]) -> Tensor:
+        said = [self.style.answer(answer) for answer in answers]
+        first, cache, lengths = self._begin(batch)
+        found = F.log_softmax(first.float(), -1)[:, [tokens[0] for tokens in said]]  # [B, A]
+        given = [token for tokens in said for token in tokens[:-1]]
+        if not given:
+            return found
+        device, count = self.device, len(lengths)
+        owner = torch.tensor([a for a, tokens in enumerate(said) for _ in tokens[:-1]], device=device)
+        place = torch.tensor([i for tokens in said for i in range(len(tokens) - 1)], device=device)
+        follows = torch.tensor([token for tokens in said for token in tokens[1:]], device=device)
+        own = (owner[:, None] == owner) & (place[:, None] >= place)  # [L, L]
+        before = self._cached_mask(batch)[:, None].expand(-1, len(given), -1)
+        attends = torch.cat([before, own.expand(count, -1, -1)], 2)
+        ids = torch.tensor(given, device=device).expand(count, -1)
+        logits = self._continue(ids, lengths[:, None] + place, attends, cache).float()
+        each = F.log_softmax(logits, -1).gather(-1, follows.expand(count, -1)[..., None]).squeeze(-1)  # [B, L]
+        return found.index_add(1, owner, each)
+
+    def number(self, pictures: Pictures | None, prompts: str | Sequence[str], numbers: Sequence[int]) -> Tensor:
+        """The expected value [B] over these numbers, by how likely each is as the answer."""
+        chances = self.score(pictures, prompts, [str(number) for number in numbers]).softmax(-1)
+        return chances @ torch.tensor(list(numbers), dtype=chances.dtype, device=chances.device)
+
+    def train_parts(self, *names: str) -> None:
+        """These parts learn, all others are frozen."""
+        self.model.requires_grad_(False)
+        for name in names:
+            for module in self.part(name):
+                module.requires_grad_(True)
+
+    def add_lora(self, rank: int, *, alpha: float = 0.0, targets: Sequence[str] = (), dropout: float = 0.0) -> None:
+        """Small trainable matrices beside the language model's projections of these names; all else stays as it is."""
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise MissingExtra("peft", "vlm", "LoRA") from None
+        names = tuple(targets) or self.family.attention
+        below = self.family.layers.replace(".", r"\.")
+        pattern = rf"{below}.*\.({'|'.join(names)})"
+        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=pattern, lora_dropout=dropout)
+        try:
+            self.model = get_peft_model(self.core, config)
+        except ValueError as error:
+            raise BadConfig(
+                f"BadConfig: LoRA found no {' or '.join(names)} in {self.family.layers} of {self.name}; "
+                f"there are {', '.join(linear_names(self.core.get_submodule(self.family.layers)))}"
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """In the hub's layout: model, tokenizer and processor; of a LoRA model its adapter alone."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def drawn(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1)
+    race = torch.empty_like(logits).exponential_(generator=generator)
+    return ((logits / temperature).softmax(-1) / race).argmax(-1)
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    return sorted({name.split(".")[-1] for name, m in module.named_modules() if isinstance(m, nn.Linear)})
+
+
+def tokens_per_picture(config: Any) -> int:
+    vision = config.vision_config
+    patches = int(vision.image_size // vision.patch_size) ** 2
+    if config.model_type == "git":
+        return patches + 1
+    has_class = getattr(vision, "model_type", "") != "siglip_vision_model"
+    return patches + int(has_class and config.vision_feature_select_strategy == "full")
+
+
+def load_vlm(
+    backbone: str = "", *, vision_model: str = "", llm_model: str = "", dtype: str = "float32", device: str = "cpu"
+) -> VLM:
+    """By name, hub id or folder; or a vision tower and a language model joined by a new projector."""
+    if bool(vision_model) != bool(llm_model):
+        raise BadConfig("BadConfig: --vision-model and --llm-model go together; give both, or --backbone alone")
+    if vision_model:
+        from drivetrain.models.pair import join
+
+        return join(vision_model, llm_model, dtype=dtype, device=device)
+    return open_folder(where(backbone), backbone, dtype=dtype, device=device)
+
+
+def where(backbone: str) -> str:
+    """The folder of a name of the catalog; anything else is a folder or a hub id already."""
+    if backbone in catalog.BACKBONES:
+        return str(Path(__file__).resolve().parent.parent / "backbones" / catalog.BACKBONES[backbone].target)
+    return backbone
+
+
+def open_folder(path: str, name: str, *, dtype: str, device: str) -> VLM:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("transformers", "vlm", f"the backbone {name}") from None
+    config = read_config(path)
+    kinds = {"git": transformers.GitForCausalLM, "llava": transformers.LlavaForConditionalGeneration}
+    if config.model_type not in kinds:
+        raise BadConfig(f"BadConfig: {name} is a {config.model_type}; known are {' and '.join(kinds)}")
+    with quiet():
+        try:
+            model = kinds[config.model_type].from_pretrained(path, dtype=as_dtype(dtype))
+            processor = transformers.AutoProcessor.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise BadCheckpoint(f"BadCheckpoint: {path} cannot be opened: {first_line(error)}") from error
+    return VLM(model.to(device), processor, name).eval()
+
+
+def read_config(path: str) -> Any:
+    """The configuration of a folder or hub id, weights untouched."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(
+            f"BadCheckpoint: there is no backbone {path!r}: {first_line(error)}; "
+            f"give {', '.join(catalog.BACKBONES)}, a folder in the hub's layout, or a hub id that this machine can reach"
+        ) from error
+
+
+def as_dtype(name: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise BadConfig(f"BadConfig: dtype must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def quiet() -> Any:
+    """Without transformers' progress bars and its notes about image processors."""
+    import contextlib
+
+    from transformers.utils import logging
+
+    @contextlib.contextmanager
+    def hushed() -> Any:
+        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+            if bars:
+                logging.enable_progress_bar()
+
+    return hushed()
