@@ -57,6 +57,13 @@ DATASETS: dict[str, Entry] = {
     "fake": Entry("drivetrain.data.fake:open_fake", "valid nonsense in the shape of a spec, for quick checks"),
 }
 
+SCENES: dict[str, Entry] = {
+    "cartpole": Entry("drivetrain.envs.cartpole:Scenes", "pictures of CartPole in any state, with its tilt and place"),
+    "carracing": Entry(
+        "drivetrain.envs.carracing_scenes:Scenes", "pictures of a car anywhere on a track, with its place and the bend"
+    ),
+}
+
 ENCODERS: dict[str, Entry] = {
     "mlp": Entry("drivetrain.models.state:StateEncoder", "numbers through a small network, or as they are"),
     "cnn": Entry("drivetrain.models.camera:CameraEncoder", "pictures through a few convolutions"),
@@ -68,6 +75,7 @@ TABLES: dict[str, Mapping[str, Entry]] = {
     "algorithms": ALGORITHMS,
     "experts": EXPERTS,
     "datasets": DATASETS,
+    "scenes": SCENES,
     "encoders": ENCODERS,
 }
 SINGULAR = {
@@ -75,6 +83,7 @@ SINGULAR = {
     "algorithms": "algorithm",
     "experts": "expert",
     "datasets": "data set",
+    "scenes": "env with scenes",
     "encoders": "encoder",
 }
 

@@ -162,7 +162,8 @@ def steps_in(run_folder: Path) -> list[int]:
 def resolve(path: str | Path) -> Path:
     """The checkpoint meant by a run folder, `RUN/best`, `RUN/last`, or a checkpoint folder itself."""
     path = Path(path)
-    for candidate in (path, path.parent / "checkpoints" / path.name, path / "checkpoints" / "last"):
+    newest = [path / "checkpoints" / f"{step:09d}" for step in steps_in(path)[-1:]]
+    for candidate in (path, path.parent / "checkpoints" / path.name, path / "checkpoints" / "last", *newest):
         if (candidate / "manifest.json").exists():
             return candidate.resolve()
     if not path.exists():

@@ -23,7 +23,8 @@ USAGE = """drivetrain {version}: train vision-language models to act
 
   drivetrain doctor                     what this machine has, and what will run here
   drivetrain list [WHAT]                everything there is, by name: {tables}
-  drivetrain collect [FLAGS]            somebody acts, and it is written as a data set
+  drivetrain collect [FLAGS]            somebody acts, and it is written as a data set; or, --as captions
+                                        or --as instructions, scenes with true words about them
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain report RUN                 write report.md and its curves anew
@@ -134,6 +135,11 @@ def doctor(arguments: list[str]) -> int:
 
 
 def collect(arguments: list[str]) -> int:
+    form, arguments = taken(arguments, "--as", "episodes")
+    if {"-h", "--help"} & set(arguments):
+        print(f"--as episodes, captions or instructions says what to collect; these are the flags of --as {form}\n")
+    if form != "episodes":
+        return describe(form, arguments)
     from drivetrain import collect as verb
     from drivetrain.evaluate import watched
 
@@ -143,6 +149,32 @@ def collect(arguments: list[str]) -> int:
         count, frames, total = count + 1, frames + episode.length, total + episode.total
     mean = f", mean return {total / count:.1f}" if count else " (all were there already)"
     print(f"{count} episodes, {frames} frames{mean}: {settings.output_dir}")
+    return 0
+
+
+def taken(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]]:
+    """The value of one flag, and the other arguments: what it decides is which flags those may be."""
+    value, others, rest = default, [], iter(arguments)
+    for argument in rest:
+        if argument != flag and not argument.startswith(f"{flag}="):
+            others.append(argument)
+        elif not (value := argument[len(flag) + 1 :] or next(rest, "")):
+            raise BadConfig(f"BadConfig: {flag} has no value; write {flag} {default}")
+    return value, others
+
+
+def describe(form: str, arguments: list[str]) -> int:
+    from drivetrain import describe as verb
+
+    if form not in verb.FORMS:
+        raise BadConfig(f"BadConfig: a collection is --as episodes, {' or '.join(verb.FORMS)}; got {form!r}")
+    settings = config.parse(verb.Config(), arguments, f"drivetrain collect --as {form}")
+    try:
+        counts = verb.describe(form, settings)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left of it, and the same command begins anew", file=sys.stderr)
+        return 130
+    print(f"{counts['train']} scenes to train on, {counts['held_out']} held out: {settings.output_dir}")
     return 0
 
 

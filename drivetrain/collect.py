@@ -4,6 +4,7 @@
 
 `--by` is an expert of the catalog, `random`, or a run. Data sets hold single pictures: whoever learns from them stacks.
 An interrupt loses at most the episode in progress; the same command with --resume goes on after the last whole one.
+`--as captions` and `--as instructions` write pictures with words about them instead: see `describe.py`.
 """
 
 from __future__ import annotations

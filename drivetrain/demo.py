@@ -16,6 +16,7 @@ from typing import Any
 
 from drivetrain import collect, evaluate, report
 from drivetrain import config as settings
+from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.il import bc
 from drivetrain.training.online_rl import ppo
@@ -29,8 +30,8 @@ class Config:
     output_dir: str = "runs/demo"  # data/, bc/, ppo/, drive.mp4 and report.md go here
     episodes: int = 20  # of evaluation, for each policy
     demonstrations: int = 15  # episodes of the expert
-    clone_steps: int = 1_000  # gradient steps of behaviour cloning
-    ppo_steps: int = 40_960  # steps in the worlds of reinforcement learning
+    clone_steps: int = 1_500  # gradient steps of behaviour cloning
+    ppo_steps: int = 51_200  # steps in the worlds of reinforcement learning
     seed: int = 0
 
 
@@ -60,7 +61,10 @@ def gather(config: Config, folder: Path) -> None:
 
 
 def cloning(config: Config, folder: Path) -> bc.Config:
-    return bc.Config(str(folder / "data"), ENV, steps=config.clone_steps, frame_stack=STACK, seed=config.seed)
+    network = Network(camera_channels=(16, 32, 32), hidden=(256,), activation="relu")
+    return bc.Config(
+        str(folder / "data"), ENV, steps=config.clone_steps, frame_stack=STACK, network=network, seed=config.seed
+    )
 
 
 def improving(config: Config, folder: Path) -> ppo.Config:
@@ -70,10 +74,12 @@ def improving(config: Config, folder: Path) -> ppo.Config:
         steps=config.ppo_steps,
         rollout=128,
         epochs=4,
-        lr=2.5e-4,
+        lr=3e-4,
         gamma=0.99,
         gae_lambda=0.95,
         value_warmup=4_096,
+        anneal=False,
+        normalise_returns=True,  # so that the value does not drown the policy in the encoder they share
         seed=config.seed,
     )
 

@@ -79,7 +79,7 @@ class Feature:
 
     def difference(self, other: Feature) -> str:
         """What keeps the two apart, in words; empty where a policy made for one can serve the other."""
-        for name in ("shape", "dtype", "choices", "colour", "names", "low", "high"):
+        for name in ("shape", "dtype", "choices", "colour", "ragged", "names", "low", "high"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 return f"{name} {mine} against {theirs}"

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 def tables() -> str:
     parts = [
         "What it learns: the mean return of 20 greedy episodes on each of three seeds (`python bench/learn.py`).",
-        table(["task", "steps", "wanted", "seeds 0, 1, 2", "all 60, 95% interval"], learned()),
+        table(["task", "steps", "wanted", "each seed", "all 60, 95% interval"], learned()),
         "How fast it trains beside Stable-Baselines3, at the same settings and on one thread, in one run "
         "(`python bench/online_rl.py`).",
         table(["training", "steps/s: ours, theirs", "times as fast", "return: ours, theirs"], beside_sb3()),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent / "drivetrain"
 WORDS = {"sample", "errors", "catalog", "config", "run", "checkpoint", "transforms", "stats"}
 PAGES = {"film", "report", "doctor"}  # what people look at, made from the words
 NOUNS = {"models", "data", "envs", "experts", "rewards"}
-VERBS = {"collect", "evaluate", "drive", "audit", "demo"}
+VERBS = {"collect", "describe", "evaluate", "drive", "audit", "demo"}
 ALLOWED = {
     **dict.fromkeys(WORDS | PAGES, WORDS),
     **{name: WORDS | {name} for name in NOUNS},

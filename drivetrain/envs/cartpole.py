@@ -1,11 +1,14 @@
 """Gymnasium's CartPole-v1, from numbers or from pictures: 500 steps at most, a reward of 1 for each.
 
     drivetrain train ppo --env cartpole
+    drivetrain collect --as captions --env cartpole --scenes 1000 --output-dir data/cartpole-captions
 
 The equations of motion are Gymnasium's in Python floats instead of numpy scalars: the same bits, five times as fast.
 The picture is rows 160 to 320 of its rendered frame, averaged over squares of 4 by 4 pixels. We draw that strip alone,
 and average only the columns where something moves: the same pixels, thirty times as fast. One picture has no speed, so
 two are stacked.
+
+`Scenes` draws states that nobody played to, at full size, with what is true of them.
 """
 
 from __future__ import annotations
@@ -33,6 +36,11 @@ FPS = 50.0
 CROP_TOP, CROP_BOTTOM, SQUARE = 160, 320, 4  # pixels of Gymnasium's 600x400 frame
 WIDTH, HEIGHT = 600, 400
 BLACK, WOOD, AXLE, WHITE = (0, 0, 0), (202, 152, 101), (129, 132, 203), (255, 255, 255)
+
+# How far the states of `Scenes` reach to either side: at difficulty 0, and what each further unit adds.
+NEAR_M, FARTHER_M = 0.2, 2.2  # at 2.4 an episode ends
+LEAN_DEG, FURTHER_DEG = 10.0, 5.0  # an episode ends at 12, or a little above
+UPRIGHT_DEG, UPRIGHT_SHARE = 1.0, 0.25  # so many of the poles stand upright, as they do in play
 
 
 class CartPole(gym.Env[Sample, Any]):
@@ -117,6 +125,31 @@ class CartPolePixels(CartPole):
         picture[:, left:right] = averaged(window)
         window[:] = self.clean
         return picture[::-1].copy()
+
+    def strip_of(self, position_m: float, tilt_rad: float) -> np.ndarray:
+        """Those rows of the frame as they are: [160, 600, 3]."""
+        draw_cart(self.strip, position_m * (WIDTH / (2 * self.theirs.x_threshold)) + WIDTH / 2, tilt_rad)
+        rgb = np.empty((*self.packed.shape, 3), dtype=np.uint8)
+        for channel, shift in enumerate((16, 8, 0)):
+            rgb[..., channel] = self.packed[::-1] >> shift
+        self.packed[:] = self.clean
+        return rgb
+
+
+class Scenes:
+    """Pictures of any state, and the facts: `position_m` right of the middle, `tilt_deg` to the right."""
+
+    def __init__(self) -> None:
+        self.cartpole = CartPolePixels()
+
+    def draw(self, random: np.random.Generator, difficulty: float) -> tuple[np.ndarray, dict[str, float]]:
+        """A picture [160, 600, 3] and its facts; at difficulty 0 the cart is near the middle, at 1 it is anywhere."""
+        assert 0 <= difficulty <= 1, f"difficulty is {difficulty}"
+        upright = random.random() < UPRIGHT_SHARE
+        position_m = random.uniform(-1, 1) * (NEAR_M + FARTHER_M * difficulty)
+        tilt_deg = random.uniform(-1, 1) * (UPRIGHT_DEG if upright else LEAN_DEG + FURTHER_DEG * difficulty)
+        picture = self.cartpole.strip_of(position_m, math.radians(tilt_deg))
+        return picture, {"position_m": position_m, "tilt_deg": tilt_deg}
 
 
 def averaged(packed: np.ndarray) -> np.ndarray:

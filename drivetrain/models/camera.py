@@ -15,14 +15,15 @@ def as_channels(pictures: Tensor) -> Tensor:
 class CameraEncoder(nn.Module):
     """Three strided convolutions and a linear layer (Mnih et al. 2015, with padding so that small pictures pass)."""
 
-    def __init__(self, shape: tuple[int, ...], width: int = 256):
+    def __init__(self, shape: tuple[int, ...], width: int = 256, channels: tuple[int, int, int] = (32, 64, 64)):
         super().__init__()
+        first, second, third = channels
         self.trunk = nn.Sequential(
-            nn.Conv2d(shape[-1], 32, 8, stride=4, padding=2),
+            nn.Conv2d(shape[-1], first, 8, stride=4, padding=2),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2, padding=1),
+            nn.Conv2d(first, second, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=1, padding=1),
+            nn.Conv2d(second, third, 3, stride=1, padding=1),
             nn.ReLU(),
             nn.Flatten(),
         )

@@ -28,6 +28,7 @@ class Network:
 
     camera: str = "cnn"  # the encoder of pictures: cnn or vit
     camera_width: int = 256  # features per camera
+    camera_channels: tuple[int, int, int] = (32, 64, 64)  # of the cnn's three layers
     state_layers: tuple[int, ...] = ()  # layers of the state's encoder; empty hands the numbers on as they are
     normalise: bool = False  # keep running mean and deviation of the state, and normalise by them
     memory: str = "none"  # none, lstm or gru
@@ -133,7 +134,8 @@ def _encoder(key: str, feature: Feature, network: Network) -> Any:
     row = catalog.entry("encoders", network.camera)
     if not catalog.present(row):
         raise MissingExtra(row.package, row.extra, f"the encoder {network.camera}")
-    return catalog.find("encoders", network.camera)(feature.shape, network.camera_width)
+    more = {"channels": network.camera_channels} if network.camera == "cnn" else {}
+    return catalog.find("encoders", network.camera)(feature.shape, network.camera_width, **more)
 
 
 def build_policy(spec: Spec, network: Network, head: str, changes: Sequence[Transform] | None = None) -> Driver:

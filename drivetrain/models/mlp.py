@@ -114,7 +114,9 @@ def product(x: Tensor, transposed: Tensor) -> Tensor:
 
 
 def large(x: Tensor, transposed: Tensor) -> bool:
-    return ONEDNN is not None and x.numel() * transposed.shape[0] >= LARGE and x.device.type == "cpu"
+    if ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu":
+        return False
+    return x.numel() * transposed.shape[0] >= LARGE
 
 
 class ByHand(torch.autograd.Function):

@@ -145,9 +145,13 @@ class VLM(nn.Module):
 
     def forward(self, batch: Batch, *, hidden: bool = False, cache: Any = None, head: bool = True) -> Any:
         """The transformers model's own output; the logits are of the text's places alone."""
-        given = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids", "pixel_values") if key in batch}
+        given = {
+            key: batch[key] for key in ("input_ids", "attention_mask", "position_ids", "pixel_values") if key in batch
+        }
         keep = {} if head else {"logits_to_keep": 1}
-        out = self.model(**given, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden, **keep)
+        out = self.model(
+            **given, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden, **keep
+        )
         if head and out.logits.shape[1] > batch["input_ids"].shape[1]:
             out.logits = out.logits[:, -batch["input_ids"].shape[1] :]
         return out
@@ -236,7 +240,9 @@ class VLM(nn.Module):
         if self.family is not GIT or "pixel_values" not in batch:
             return mask
         frames = batch["pixel_values"].shape[1] if batch["pixel_values"].dim() == 5 else 1
-        return torch.cat([torch.ones(len(mask), self.per_picture * frames, dtype=torch.bool, device=mask.device), mask], 1)
+        return torch.cat(
+            [torch.ones(len(mask), self.per_picture * frames, dtype=torch.bool, device=mask.device), mask], 1
+        )
 
     def _continue(self, ids: Tensor, positions: Tensor, attends: Tensor, cache: Any) -> Tensor:
         """Logits [B, L, V] of tokens that follow a cache; `attends` [B, L, K + L] says what each may look at."""

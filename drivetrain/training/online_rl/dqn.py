@@ -39,7 +39,8 @@ class Config:
     train_every: int = 256  # steps between rounds of learning
     updates: int = 128  # gradient steps in a round
     batch_size: int = 64
-    lr: float = 2.3e-3  # learning rate
+    lr: float = 1e-3  # learning rate
+    anneal: bool = True  # learning rate falls to 0 over the run, so that the last policy is a settled one
     gamma: float = 0.99  # how much the next step counts
     target_every: int = 256  # steps after which the target network is renewed
     double: bool = False  # the online network picks the next choice, the target network values it
@@ -149,6 +150,7 @@ def train(config: Config, run: Run) -> Driver:
         if after // config.target_every > step // config.target_every:
             target.load_state_dict(policy.state_dict())
         if after >= config.warmup:
+            optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps if config.anneal else 1.0)
             loss = learn(policy, target, flat, optimizer, replay, config, random)
             run.log(step, {"loss": loss, "explore": explorer.epsilon(step)})
     worlds.close()

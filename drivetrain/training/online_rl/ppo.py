@@ -138,7 +138,7 @@ class RewardScale:
 
     def __init__(self, worlds: int, gamma: float):
         self.gamma, self.returns = gamma, np.zeros(worlds)
-        self.count, self.mean, self.spread = 1e-4, 0.0, 0.0
+        self.count, self.mean, self.spread = 1.0, 0.0, 1.0  # as if one return, away by 1, had been seen
 
     def restart(self) -> None:
         self.returns[:] = 0

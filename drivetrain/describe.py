@@ -1,0 +1,171 @@
+"""Sets of pictures and words from our own environments, with true facts in them: captions, or questions and answers.
+
+    drivetrain collect --as captions --env carracing --scenes 2000 --output-dir data/carracing-captions
+    drivetrain collect --as instructions --env cartpole --scenes 2000 --output-dir data/cartpole-questions
+
+Scenes are drawn at random rather than played to. The folder holds
+
+    images/000000.png ...
+    train.csv, train.jsonl       captions
+    train.json                   instructions, in LLaVA's layout
+    facts.jsonl                  per picture: its split, the facts, and for instructions the kind and choices of each question
+
+and the same as train for held_out. A picture's own pixels say which split it is in, so that no held-out picture equals
+one to train on: neither here nor in another set of the same share. Scene number i depends on the seed and i alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from drivetrain import catalog
+from drivetrain.data.captions import write_captions
+from drivetrain.data.images import share_of
+from drivetrain.data.instructions import IMAGE, Conversation, write_instructions
+from drivetrain.data.questions import STYLES, Question, ask, caption, kinds_of
+from drivetrain.errors import BadConfig, BadData
+
+FORMS = ("captions", "instructions")
+SPLITS = ("train", "held_out")
+TRIES = 1000  # at most so many scenes are drawn for one about which there is something to say
+
+
+@dataclass(frozen=True)
+class Config:
+    env: str = "cartpole"  # whose pictures; a name of `drivetrain list scenes`
+    scenes: int = 1000
+    difficulty: float = 1.0  # 0 draws easy states alone, 1 any
+    held_out: float = 0.1  # the share of pictures kept apart, for evaluation
+    style: str = "why"  # of captions: plain (what to do), why (with the reason), seen (what there is)
+    turns: int = 3  # of instructions: the most questions about a picture, each of another kind
+    kinds: str = ""  # of instructions: these kinds of question alone, with commas between; all where empty
+    seed: int = 0
+    output_dir: str = "data/described"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is written about a picture."""
+
+    number: int
+    held_out: bool
+    facts: dict[str, float]
+    caption: str = ""
+    questions: tuple[Question, ...] = ()
+
+    @property
+    def image(self) -> str:
+        return f"images/{self.number:06d}.png"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What an evaluation wants to know."""
+        asked = [{"kind": q.kind, "answer": q.answer, "choices": q.choices} for q in self.questions]
+        said = {"caption": self.caption} if self.caption else {"questions": asked}
+        return {"image": self.image, "split": SPLITS[self.held_out], "facts": self.facts, **said}
+
+    @property
+    def conversation(self) -> Conversation:
+        (first, answer), *more = [(q.text, q.answer) for q in self.questions]
+        return Conversation(f"{self.number:06d}", ((f"{IMAGE}\n{first}", answer), *more), self.image)
+
+
+def describe(form: str, config: Config) -> dict[str, int]:
+    """Writes the set; how many scenes each split has."""
+    _refuse(form, config)
+    folder = Path(config.output_dir).absolute()
+    new = folder.with_name(f".{folder.name}.new")  # becomes the folder once it is whole
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        counts = _fill(new, form, config)
+        if folder.is_dir():
+            folder.rmdir()  # empty, or it would have been refused
+        os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return counts
+
+
+def _fill(folder: Path, form: str, config: Config) -> dict[str, int]:
+    (folder / "images").mkdir(parents=True)
+    splits: dict[str, list[Scene]] = {split: [] for split in SPLITS}
+    with (folder / "facts.jsonl").open("w") as facts:
+        drawn = tqdm(scenes(form, config), total=config.scenes, unit="scene", dynamic_ncols=True, disable=None)
+        for picture, scene in drawn:
+            Image.fromarray(picture).save(folder / scene.image, compress_level=1)
+            facts.write(json.dumps(scene.row) + "\n")
+            splits[SPLITS[scene.held_out]].append(scene)
+    for split, members in splits.items():
+        if members:
+            _write(form, folder / split, members)
+    return {split: len(members) for split, members in splits.items()}
+
+
+def _write(form: str, name: Path, scenes: list[Scene]) -> None:
+    if form == "instructions":
+        write_instructions(name.with_suffix(".json"), [scene.conversation for scene in scenes])
+        return
+    for suffix in (".csv", ".jsonl"):
+        write_captions(name.with_suffix(suffix), [(scene.image, scene.caption) for scene in scenes])
+
+
+def scenes(form: str, config: Config) -> Iterator[tuple[np.ndarray, Scene]]:
+    world = catalog.find("scenes", config.env)()
+    for number in range(config.scenes):
+        yield _scene(form, config, world, number)
+
+
+def _scene(form: str, config: Config, world: Any, number: int) -> tuple[np.ndarray, Scene]:
+    """The first about which there is something to say, of those that come of the seed and the number."""
+    random = np.random.default_rng((config.seed, number))
+    for _ in range(TRIES):
+        picture, facts = world.draw(random, config.difficulty)
+        scene = Scene(number, share_of(picture) < config.held_out, facts)
+        if form == "captions" and (said := caption(config.env, facts, config.style)):
+            return picture, replace(scene, caption=said)
+        if form == "instructions" and (asked := ask(config.env, facts, random, _kinds(config))):
+            return picture, replace(scene, questions=_some(asked, config.turns, random))
+    what = f"style {config.style}" if form == "captions" else f"kinds {config.kinds}"
+    raise BadConfig(
+        f"BadConfig: of {TRIES} scenes none had an answer for {what} at difficulty {config.difficulty}; use another"
+    )
+
+
+def _some(questions: list[Question], most: int, random: np.random.Generator) -> tuple[Question, ...]:
+    return tuple(questions[i] for i in random.permutation(len(questions))[:most])
+
+
+def _kinds(config: Config) -> list[str]:
+    return [kind.strip() for kind in config.kinds.split(",") if kind.strip()]
+
+
+def _refuse(form: str, config: Config) -> None:
+    if form not in FORMS:
+        raise BadConfig(f"BadConfig: sets of pictures and words are {' or '.join(FORMS)}, got {form!r}")
+    catalog.entry("scenes", config.env)
+    for kind in _kinds(config):
+        if kind not in kinds_of(config.env):
+            known = ", ".join(kinds_of(config.env))
+            raise BadConfig(f"BadConfig: nothing called {kind!r} is asked about {config.env}; there are {known}")
+    if config.style not in STYLES:
+        raise BadConfig(f"BadConfig: captions have no style {config.style!r}; use {', '.join(STYLES)}")
+    for name in ("scenes", "turns"):
+        if getattr(config, name) < 1:
+            raise BadConfig(f"BadConfig: --{name} must be 1 or more, got {getattr(config, name)}")
+    for name in ("difficulty", "held_out"):
+        if not 0 <= getattr(config, name) <= 1:
+            flag = name.replace("_", "-")
+            raise BadConfig(f"BadConfig: --{flag} must be between 0 and 1, got {getattr(config, name)}")
+    folder = Path(config.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadData(f"BadData: {folder} holds something already; name another --output-dir, or remove it first")
