@@ -70,6 +70,11 @@ ENCODERS: dict[str, Entry] = {
     "vit": Entry("drivetrain.models.camera:TransformerEncoder", "pictures through a small ViT", "transformers", "vlm"),
 }
 
+BACKBONES: dict[str, Entry] = {
+    "tiny-git": Entry("tiny-git", "GIT, made and trained here; ships with the package", "transformers", "vlm"),
+    "tiny-llava": Entry("tiny-llava", "LLaVA, made and trained here; ships with the package", "transformers", "vlm"),
+}
+
 TABLES: dict[str, Mapping[str, Entry]] = {
     "envs": ENVS,
     "algorithms": ALGORITHMS,

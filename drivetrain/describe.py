@@ -43,13 +43,13 @@ TRIES = 1000  # at most so many scenes are drawn for one about which there is so
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole"  # whose pictures; a name of `drivetrain list scenes`
-    scenes: int = 1000
+    scenes: int = 1000  # how many, each with a picture
     difficulty: float = 1.0  # 0 draws easy states alone, 1 any
     held_out: float = 0.1  # the share of pictures kept apart, for evaluation
     style: str = "why"  # of captions: plain (what to do), why (with the reason), seen (what there is)
     turns: int = 3  # of instructions: the most questions about a picture, each of another kind
     kinds: str = ""  # of instructions: these kinds of question alone, with commas between; all where empty
-    seed: int = 0
+    seed: int = 0  # scene number i depends on it and on i
     output_dir: str = "data/described"
 
 

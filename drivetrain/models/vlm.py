@@ -5,9 +5,9 @@
     vlm = load_vlm(vision_model="google/siglip-base-patch16-224", llm_model="Qwen/Qwen2-1.5B")      a pair, to be aligned
 
     vlm.generate(pictures, "What should the vehicle do?")                [str]
-    vlm.score(pictures, "Which way?", ["left", "right"])                 [B, A] log-probabilities, in one pass over the answers
+    vlm.score(pictures, "Which way?", ["left", "right"])                 [B, A] log-probabilities, all answers in one pass
     vlm.number(pictures, "How many degrees?", range(-24, 25))            [B] expected values
-    vlm.features(pictures, prompt, layer=-2)                             hidden states: of the pictures, of every token, the last
+    vlm.features(pictures, prompt, layer=-2)                             hidden states: of pictures, of tokens, of the last one
 
 Pictures are uint8 [B, H, W, 3]; a prompt is one text for all or one for each. Two families are known: GIT (pictures go
 before the text by themselves) and LLaVA (pictures take the place of `<image>` tokens). Nothing here asks how large a model is.

@@ -19,4 +19,12 @@ def test_the_expert_drives_the_pixels_from_what_is_privileged():
 
 def test_chance_drops_it():
     random = RandomActor(make_env("cartpole").sample_spec)
-    assert np.mean([episode.total for episode in rollout(random, "cartpole", range(50), generator=torch.Generator().manual_seed(0))]) < 40
+    assert (
+        np.mean(
+            [
+                episode.total
+                for episode in rollout(random, "cartpole", range(50), generator=torch.Generator().manual_seed(0))
+            ]
+        )
+        < 40
+    )
