@@ -24,7 +24,7 @@ from drivetrain import stats
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "learn"
-SEEDS = (10, 11, 12)  # no setting was chosen by these
+SEEDS = (30, 31, 32)  # no setting was chosen by these
 PROGRAM = [sys.executable, "-m", "drivetrain"]
 
 

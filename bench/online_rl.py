@@ -50,7 +50,7 @@ CASES = {
         worlds=8,
     ),
     "dqn": Case(
-        "dqn", "cartpole", "CartPole-v1", 50_000, 1.5, {"lr": 2.3e-3, "anneal": False},
+        "dqn", "cartpole", "CartPole-v1", 50_000, 1.5, {"lr": 2.3e-3, "anneal": False, "n_step": 1},
         {"learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
          "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16,
          "exploration_final_eps": 0.04, "policy_kwargs": {"net_arch": [256, 256]}},

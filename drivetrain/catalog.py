@@ -49,6 +49,10 @@ ALGORITHMS: dict[str, Entry] = {
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
 }
 
+STAGES: dict[str, Entry] = {
+    "pretrain": Entry("drivetrain.training.pretrain", "stage 0: a new VLM learns to see and speak", "transformers", "vlm"),
+}
+
 EXPERTS: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.experts.cartpole:Expert", "a linear controller that never drops the pole"),
 }
@@ -82,6 +86,8 @@ TABLES: dict[str, Mapping[str, Entry]] = {
     "datasets": DATASETS,
     "scenes": SCENES,
     "encoders": ENCODERS,
+    "stages": STAGES,
+    "backbones": BACKBONES,
 }
 SINGULAR = {
     "envs": "env",

@@ -183,7 +183,7 @@ def train(arguments: list[str]) -> int:
     if not name:
         print(f"usage: drivetrain train ALGORITHM [FLAGS]; ALGORITHM is one of {', '.join(catalog.ALGORITHMS)}")
         return 0
-    algorithm = catalog.find("algorithms", name)
+    algorithm = catalog.find("stages" if name in catalog.STAGES else "algorithms", name)
     program = f"drivetrain train {name}"
     if {"-h", "--help"} & set(rest):
         print(algorithm.__doc__.strip() + "\n")

@@ -44,6 +44,10 @@ class DiskTrouble(UserError):
     """The disk refused a write."""
 
 
+class SelfCheckFailed(UserError):
+    """A training that would go wrong in silence."""
+
+
 class MissingExtra(UserError):
     """An optional package that is not installed."""
 

@@ -92,7 +92,7 @@ def vision(shape: Shape) -> dict[str, Any]:
     }
 
 
-def ends(tokenizer: Any) -> dict[str, int]:
+def ends(tokenizer: Any) -> dict[str, Any]:
     return {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -117,7 +117,7 @@ def new_llava(shape: Shape, tokenizer: Any) -> VLM:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision(shape)),
         text_config=words,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,  # all of the tower learns; the published models leave out its last layer
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,

@@ -3,9 +3,6 @@
 Networks of reinforcement learning are so small that autograd's bookkeeping costs more than their arithmetic: one autograd
 node for the whole network instead of one per layer shortens a gradient step. Wherever the hand-written pass does not serve
 (dropout, an activation whose slope needs its input, export) plain operations give the same numbers.
-
-Products go to oneDNN where they are large enough to repay its overhead. PyTorch computes float32 products with MKL, which
-on AMD processors leaves their wider registers alone; oneDNN takes half the time there and is no slower on Intel's.
 """
 
 from __future__ import annotations
@@ -21,11 +18,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from drivetrain.errors import UnknownName
+from drivetrain.models.product import fused, large, product
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": F.elu, "silu": F.silu}
 BY_HAND = ("tanh", "relu")  # their slopes can be told from a layer's output, so nothing else need be kept
-LARGE = 1 << 19  # multiplications in a product, from which oneDNN is faster
-ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 class MLP(nn.Module):
@@ -95,28 +91,11 @@ def forward(
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     if large(x, weight):
-        assert ONEDNN
-        out: Tensor = ONEDNN(x, weight, bias, activation, [], "")
-        return out
+        return fused(x, weight, bias, activation)
     x = F.linear(x, weight, bias)
     if activation == "tanh":
         return x.mul_(2).sigmoid_().mul_(2).sub_(1)  # three times as fast as tanh_
     return x.relu_() if activation == "relu" else x
-
-
-def product(x: Tensor, transposed: Tensor) -> Tensor:
-    """x @ transposed^T."""
-    if large(x, transposed):
-        assert ONEDNN
-        out: Tensor = ONEDNN(x, transposed, None, "none", [], "")
-        return out
-    return x @ transposed.t()
-
-
-def large(x: Tensor, transposed: Tensor) -> bool:
-    if ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu":
-        return False
-    return x.numel() * transposed.shape[0] >= LARGE
 
 
 class ByHand(torch.autograd.Function):

@@ -29,6 +29,7 @@ from drivetrain import catalog
 from drivetrain.errors import BadCheckpoint, BadConfig, MissingExtra
 from drivetrain.models.chat import IGNORED, Caption, Chat, Ids, padded, tokenise
 from drivetrain.models.pixels import Pixels
+from drivetrain.models.product import quicken
 
 Batch = dict[str, Tensor]  # input_ids, attention_mask, labels [B, T]; pixel_values [P, 3, H, W]
 Pictures = np.ndarray | Tensor | Sequence[np.ndarray]
@@ -84,7 +85,7 @@ class VLM(nn.Module):
 
     def __init__(self, model: nn.Module, processor: Any, name: str):
         super().__init__()
-        self.model: Any = model
+        self.model: Any = quicken(model)
         self.processor, self.name = processor, name
         self.family = FAMILIES[model.config.model_type]  # type: ignore[union-attr,index]
         self.tokenizer = processor.tokenizer

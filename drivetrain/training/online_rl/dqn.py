@@ -44,7 +44,7 @@ class Config:
     gamma: float = 0.99  # how much the next step counts
     target_every: int = 256  # steps after which the target network is renewed
     double: bool = False  # the online network picks the next choice, the target network values it
-    n_step: int = 1  # rewards summed before bootstrapping
+    n_step: int = 3  # rewards summed before bootstrapping
     length: int = 8  # steps of a sequence, where the policy has memory
     prioritised: bool = False  # replay steps with a large error more often
     priority: Priority = field(default_factory=Priority)
