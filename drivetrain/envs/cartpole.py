@@ -38,8 +38,8 @@ WIDTH, HEIGHT = 600, 400
 BLACK, WOOD, AXLE, WHITE = (0, 0, 0), (202, 152, 101), (129, 132, 203), (255, 255, 255)
 
 # How far the states of `Scenes` reach to either side: at difficulty 0, and what each further unit adds.
-NEAR_M, FARTHER_M = 0.2, 2.2  # at 2.4 an episode ends
-LEAN_DEG, FURTHER_DEG = 10.0, 5.0  # an episode ends at 12, or a little above
+NEAR_M, FARTHER_M = 0.02, 2.38  # at 2.4 an episode ends
+LEAN_DEG, FURTHER_DEG = 14.0, 1.0  # an episode ends at 12, or a little above
 UPRIGHT_DEG, UPRIGHT_SHARE = 1.0, 0.25  # so many of the poles stand upright, as they do in play
 
 

@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from drivetrain.errors import UnknownName
+from drivetrain.models.chat import template
 from drivetrain.models.vlm import VLM
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -37,8 +40,23 @@ def fresh_vlm(architecture: str, shape: Shape, words: Iterable[str]) -> VLM:
     builders = {"git": new_git, "llava": new_llava}
     if architecture not in builders:
         raise UnknownName("architecture", architecture, builders)
-    tokenizer = new_tokenizer(words, shape.vocabulary)
-    return builders[architecture](shape, tokenizer)
+    vlm = builders[architecture](shape, new_tokenizer(words, shape.vocabulary))
+    open_eyes(vlm)
+    return vlm
+
+
+def open_eyes(vlm: VLM) -> None:
+    """Let a patch's place weigh as much as what is in it.
+
+    With the published initialisation a patch of white ground has a hundred times the size of its position, and a small tower
+    never finds out where anything is.
+    """
+    for module in vlm.part("vision"):
+        for layer in module.modules():
+            if hasattr(layer, "patch_embedding") and hasattr(layer, "position_embedding"):
+                inputs = layer.patch_embedding.weight[0].numel()
+                nn.init.normal_(layer.patch_embedding.weight, std=0.5 * inputs**-0.5)
+                nn.init.normal_(layer.position_embedding.weight, std=0.5)
 
 
 def new_tokenizer(words: Iterable[str], vocabulary: int) -> Any:
@@ -129,7 +147,7 @@ def new_llava(shape: Shape, tokenizer: Any) -> VLM:
         patch_size=shape.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT,
+        chat_template=template(tokenizer),
     )
     return VLM(LlavaForConditionalGeneration(config), processor, "llava")
 
@@ -151,15 +169,3 @@ def new_git(shape: Shape, tokenizer: Any) -> VLM:
         **ends(tokenizer),
     )
     return VLM(GitForCausalLM(config), GitProcessor(new_pixels(shape), tokenizer), "git")
-
-
-CHAT = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}USER: {% else %} {% endif %}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{% if message['role'] == 'user' %} ASSISTANT:{% else %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-)
