@@ -162,8 +162,9 @@ def steps_in(run_folder: Path) -> list[int]:
 def resolve(path: str | Path) -> Path:
     """The checkpoint meant by a run folder, `RUN/best`, `RUN/last`, or a checkpoint folder itself."""
     path = Path(path)
-    newest = [path / "checkpoints" / f"{step:09d}" for step in steps_in(path)[-1:]]
-    for candidate in (path, path.parent / "checkpoints" / path.name, path / "checkpoints" / "last", *newest):
+    last = path / "checkpoints" / "last"
+    newest = [] if last.exists() else [path / "checkpoints" / f"{step:09d}" for step in steps_in(path)[-1:]]
+    for candidate in (path, path.parent / "checkpoints" / path.name, last, *newest):  # what `last` named may be removed
         if (candidate / "manifest.json").exists():
             return candidate.resolve()
     if not path.exists():

@@ -127,7 +127,7 @@ def test_and_less_where_the_limit_is_an_end(n_step, expected, toy_worlds, tmp_pa
 def test_one_that_remembers_learns_what_one_that_does_not_cannot(toy_worlds, tmp_path):
     settings = Config(
         env="recall:wait=1", steps=2_400, worlds=2, warmup=200, train_every=32, updates=8, batch_size=32, lr=1e-2,
-        length=3, explore_fraction=0.5, explore_end=0.1, network=replace(SMALL, memory="lstm", memory_width=16),
+        length=3, n_step=1, explore_fraction=0.5, explore_end=0.1, network=replace(SMALL, memory="lstm", memory_width=16),
     )  # fmt: skip
     for network, good in ((settings.network, True), (SMALL, False)):
         policy = trained(replace(settings, network=network), tmp_path / network.memory)

@@ -28,7 +28,7 @@ RACE = {"env": "carracing:repeat=8", "network": TINY}
 VARIANTS = {
     "dqn-prioritised-double": ("dqn", replace(dqn.DEBUG, prioritised=True, double=True, target_every=96)),
     "dqn-n-step-wrapped": ("dqn", replace(dqn.DEBUG, n_step=3, capacity=100)),
-    "dqn-lstm": ("dqn", replace(dqn.DEBUG, network=LSTM, length=4)),
+    "dqn-lstm": ("dqn", replace(dqn.DEBUG, network=LSTM, length=4, n_step=1)),
     "dqn-carracing": ("dqn", replace(dqn.DEBUG, **RACE, steps=48, train_every=8, warmup=8, target_every=16)),
     "ppo-lstm": ("ppo", replace(ppo.DEBUG, network=LSTM)),
     "ppo-normalised": (
@@ -56,7 +56,7 @@ EASY = {
     },
     "dqn": {
         "identity": dqn.Config(
-            env="identity", steps=1_500, warmup=100, train_every=16, updates=8, gamma=0.5, network=TINY
+            env="identity", steps=1_500, warmup=100, train_every=16, updates=8, gamma=0.5, n_step=1, network=TINY
         )
     },
     "ppo": {
