@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-LARGE = 1 << 19  # multiplications in a product, from which oneDNN is faster
+LARGE = 1 << 22  # multiplications in a product, from which oneDNN is faster
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 

@@ -1,7 +1,7 @@
 """All parameters in one row, so that an optimiser's step is a handful of operations however many layers there are.
 
     flat = Flat([*policy.parameters(), *value.parameters()])
-    optimizer = torch.optim.Adam([flat.row], lr=1e-3, fused=True)
+    optimizer = Adam(flat, lr=1e-3)
     flat.backward(loss); flat.clip(0.5); optimizer.step()
 
 The modules keep their parameters: each becomes a window into the row.
@@ -10,6 +10,7 @@ The modules keep their parameters: each becomes a window into the row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +43,41 @@ class Flat:
         norm = float(self.row.grad.norm())
         if norm > most:
             self.row.grad.mul_(most / norm)
+
+
+class Adam:
+    """Kingma & Ba 2015 on a row, by PyTorch's fused kernel. `torch.optim.Adam` does the same in five times the time: what it
+    does around the kernel costs more than the kernel where networks are small."""
+
+    def __init__(self, flat: Flat, lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
+        self.flat, self.lr, self.betas, self.eps = flat, lr, betas, eps
+        self.mean, self.square = torch.zeros_like(flat.row.data), torch.zeros_like(flat.row.data)
+        self.steps = torch.zeros(())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        assert self.flat.row.grad is not None
+        self.steps += 1
+        torch._fused_adam_(
+            [self.flat.row],
+            [self.flat.row.grad],
+            [self.mean],
+            [self.square],
+            [],
+            [self.steps],
+            lr=self.lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "square": self.square, "steps": self.steps, "lr": self.lr}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("mean", "square", "steps"):
+            getattr(self, name).copy_(state[name])
+        self.lr = state["lr"]

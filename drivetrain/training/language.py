@@ -65,7 +65,9 @@ def collate(vlm: VLM, talks: Sequence[Talk]) -> Batch:
     pictures = [talk.picture for talk in talks if talk.picture is not None]
     rows: list[Ids] = [tokenise(vlm.style, talk.turns, int(talk.picture is not None)) for talk in talks]
     if not vlm.style.pictures_in_text and len(pictures) < len(talks):
-        raise BadConfig(f"BadConfig: {vlm.name} cannot learn from rows without a picture; leave them out, or use a LLaVA")
+        raise BadConfig(
+            f"BadConfig: {vlm.name} cannot learn from rows without a picture; leave them out, or use a LLaVA"
+        )
     return vlm.collate(rows, vlm.pixels(pictures) if pictures else None)
 
 
@@ -79,7 +81,9 @@ class Learner:
         deep = [p for _, p in named if p.dim() >= 2]
         groups = [{"params": deep, "weight_decay": schedule.weight_decay}, {"params": flat, "weight_decay": 0.0}]
         betas = (0.9, schedule.beta2)
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=betas, fused=vlm.device.type in ("cpu", "cuda"))
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=schedule.lr, betas=betas, fused=vlm.device.type in ("cpu", "cuda")
+        )
         self.parameters = [p for _, p in named]
         self.names = [name for name, _ in named]
         if schedule.checkpointing:
@@ -165,7 +169,7 @@ def check_loss(vlm: VLM, batch: Batch) -> None:
     most = math.log(vlm.core.get_output_embeddings().weight.shape[0])
     if not 1e-6 < loss < 1.5 * most + 1:
         raise SelfCheckFailed(
-            f"SelfCheckFailed: the first loss is {loss:.4g}, expected one above 0 and near or below log(vocabulary) = {most:.2f}; "
+            f"SelfCheckFailed: the first loss is {loss:.4g}, expected above 0 and near or below log(vocabulary) = {most:.2f}: "
             "0 means that the mask hides every answer, much more that weights and tokenizer do not belong together"
         )
 
@@ -178,9 +182,13 @@ def check_gradients(vlm: VLM, batch: Batch, learning: Sequence[str]) -> None:
             parameters = [p for module in vlm.part(part) for p in module.parameters()]
             moved = any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in parameters)
             if part in learning and parameters and not moved:
-                raise SelfCheckFailed(f"SelfCheckFailed: the {part} is to learn and receives no gradient; is it frozen?")
+                raise SelfCheckFailed(
+                    f"SelfCheckFailed: the {part} is to learn and receives no gradient; is it frozen?"
+                )
             if part not in learning and moved and not tied(vlm, part, learning):
-                raise SelfCheckFailed(f"SelfCheckFailed: the {part} is to stay as it is and receives gradient; freeze it")
+                raise SelfCheckFailed(
+                    f"SelfCheckFailed: the {part} is to stay as it is and receives gradient; freeze it"
+                )
     finally:
         vlm.model.zero_grad(set_to_none=True)
 

@@ -100,7 +100,9 @@ class Scenes:
         self.config = config
         self.of = {world: catalog.find("scenes", world)() for world in self.worlds}
 
-    def talk(self, world: str, seed: tuple[int, ...], difficulty: float, kinds: tuple[str, ...], held_out: bool) -> Talk:
+    def talk(
+        self, world: str, seed: tuple[int, ...], difficulty: float, kinds: tuple[str, ...], held_out: bool
+    ) -> Talk:
         """About one picture, of the share that is wanted and about which there is something to say."""
         random = np.random.default_rng(seed)
         turns = 1 if held_out else self.config.turns
@@ -173,7 +175,9 @@ def train(config: Config, run: Run) -> VLM:
         owner = np.repeat(worlds, [len(talk.turns) for talk in talks])
         for world in scenes.worlds:
             curriculum.take(world, float(first[torch.from_numpy(owner == world)].mean()), step)
-            run.log(step, {f"difficulty/{world}": curriculum.difficulty[world], f"sure/{world}": curriculum.sure[world]})
+            run.log(
+                step, {f"difficulty/{world}": curriculum.difficulty[world], f"sure/{world}": curriculum.sure[world]}
+            )
         run.log(step, {"loss": loss, "loss/answers": loss})
         if (step + 1) % config.check_every == 0:
             run.log(step, {"held_out/loss": held_out_loss(vlm, held_out[:200], config.batch_size)})

@@ -24,7 +24,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import restart
-from drivetrain.training.flat import Flat
+from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.start import start_from
 
 
@@ -128,7 +128,7 @@ def train(config: Config, run: Run) -> Driver:
     policy = start_from(config.policy, worlds.sample_spec) if config.policy else _new(config, worlds)
     target = copy.deepcopy(policy).requires_grad_(False)
     flat = Flat(policy.parameters())
-    optimizer = torch.optim.Adam([flat.row], lr=config.lr, fused=True)
+    optimizer = Adam(flat, config.lr)
     replay = Replay(
         worlds.sample_spec,
         config.capacity,
@@ -150,7 +150,7 @@ def train(config: Config, run: Run) -> Driver:
         if after // config.target_every > step // config.target_every:
             target.load_state_dict(policy.state_dict())
         if after >= config.warmup:
-            optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps if config.anneal else 1.0)
+            optimizer.lr = config.lr * (1 - step / config.steps if config.anneal else 1.0)
             loss = learn(policy, target, flat, optimizer, replay, config, random)
             run.log(step, {"loss": loss, "explore": explorer.epsilon(step)})
     worlds.close()
@@ -165,7 +165,7 @@ def learn(
     policy: Driver,
     target: Driver,
     flat: Flat,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     replay: Replay,
     config: Config,
     random: Randomness,

@@ -28,7 +28,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
-from drivetrain.training.flat import Flat
+from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.start import start_from
 
 
@@ -259,7 +259,7 @@ def train(config: Config, run: Run) -> Driver:
     worlds = make_worlds(config.world, config.worlds)
     policy, value = begin(config, worlds)
     flat = Flat([*policy.parameters(), *value.parameters()])
-    optimizer = torch.optim.Adam([flat.row], lr=config.lr, eps=1e-5, fused=True)
+    optimizer = Adam(flat, config.lr, eps=1e-5)
     scale = RewardScale(config.worlds, config.gamma)
     actor = Actor(worlds, config, scale, random)
     parts = {"policy": policy, "value": value, "optimizer": optimizer, "scale": scale, "random": random}
@@ -267,7 +267,7 @@ def train(config: Config, run: Run) -> Driver:
         if run.fresh:
             actor.rebuild(policy, step)
         left = 1 - step / config.steps if config.anneal else 1.0
-        optimizer.param_groups[0]["lr"] = config.lr * left
+        optimizer.lr = config.lr * left
         data = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
         run.log(step, update(policy, value, flat, optimizer, data, config, config.clip * left, step, random.torch))
@@ -296,7 +296,7 @@ def update(
     policy: Driver,
     value: ValueHead,
     flat: Flat,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     data: Rollout,
     config: Config,
     clip: float,

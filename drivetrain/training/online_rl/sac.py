@@ -25,7 +25,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
-from drivetrain.training.flat import Flat
+from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.start import start_from
 
 
@@ -71,8 +71,10 @@ class Learner:
         encoder = [*policy.encoders.parameters(), *(policy.memory.parameters() if policy.memory else ())]
         self.critic_row, self.actor_row = Flat([*self.critics.parameters(), *encoder]), Flat(policy.head.parameters())
         self.alpha_row = Flat([self.log_alpha])
-        lrs = {self.critic_row: config.lr, self.actor_row: config.actor_lr, self.alpha_row: config.lr}
-        self.optimizer = torch.optim.Adam([{"params": [flat.row], "lr": lr} for flat, lr in lrs.items()], fused=True)
+        self.critic_optimizer, self.alpha_optimizer = (
+            Adam(row, config.lr) for row in (self.critic_row, self.alpha_row)
+        )
+        self.actor_optimizer = Adam(self.actor_row, config.actor_lr)
 
     def parts(self) -> dict[str, object]:
         return {
@@ -80,7 +82,9 @@ class Learner:
             "critics": self.critics,
             "targets": self.targets,
             "temperature": self,
-            "optimizer": self.optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "actor_optimizer": self.actor_optimizer,
+            "alpha_optimizer": self.alpha_optimizer,
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -94,7 +98,8 @@ class Learner:
         self.critic_row.backward(parts["loss/critics"])
         self.actor_row.backward(parts["loss/actor"])
         self.alpha_row.backward(parts["loss/temperature"])
-        self.optimizer.step()
+        for optimizer in (self.critic_optimizer, self.actor_optimizer, self.alpha_optimizer):
+            optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.targets.parameters()), list(self.critics.parameters()), self.config.tau)
         return {key: value.detach() for key, value in parts.items()}
