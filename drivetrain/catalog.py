@@ -50,7 +50,9 @@ ALGORITHMS: dict[str, Entry] = {
 }
 
 STAGES: dict[str, Entry] = {
-    "pretrain": Entry("drivetrain.training.pretrain", "stage 0: a new VLM learns to see and speak", "transformers", "vlm"),
+    "pretrain": Entry(
+        "drivetrain.training.pretrain", "stage 0: a new VLM learns to see and speak", "transformers", "vlm"
+    ),
 }
 
 EXPERTS: dict[str, Entry] = {

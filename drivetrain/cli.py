@@ -21,7 +21,8 @@ from drivetrain.errors import BadConfig, UserError
 
 USAGE = """drivetrain {version}: train vision-language models to act
 
-  drivetrain doctor                     what this machine has, and what will run here
+  drivetrain doctor                     what this machine has, and what will run here;
+                                        --backbone X: how much memory a model needs, before it is loaded
   drivetrain list [WHAT]                everything there is, by name: {tables}
   drivetrain collect [FLAGS]            somebody acts, and it is written as a data set; or, --as captions
                                         or --as instructions, scenes with true words about them
@@ -121,16 +122,21 @@ def list_(arguments: list[str]) -> int:
 
 
 def doctor(arguments: list[str]) -> int:
-    from drivetrain.doctor import examine, in_words
+    from drivetrain import doctor as verb
+    from drivetrain.models import memory
 
-    if {"-h", "--help"} & set(arguments):
-        print("usage: drivetrain doctor [--json]")
+    plan = config.parse(memory.Plan(), arguments, "drivetrain doctor")
+    if not (plan.backbone or plan.vision_model or plan.llm_model):
+        if plan != memory.Plan(json=plan.json):
+            raise BadConfig("BadConfig: memory is told of a model; give --backbone, or --vision-model and --llm-model")
+        found = verb.examine()
+        print(json.dumps(found) if plan.json else verb.in_words(found))
         return 0
-    for flag in arguments:
-        if flag != "--json":
-            raise BadConfig(f"BadConfig: there is no flag {flag}; drivetrain doctor takes --json")
-    found = examine()
-    print(json.dumps(found) if "--json" in arguments else in_words(found))
+    needed, (device, room) = memory.needs(plan), verb.room()
+    if plan.json:
+        print(json.dumps({**needed, "device": device, "room": room, "fits": memory.fits(needed, room)}))
+    else:
+        print(memory.in_words(needed, device, room))
     return 0
 
 

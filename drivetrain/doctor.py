@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+from pathlib import Path
 from typing import Any
 
 from drivetrain import __version__, catalog
@@ -43,6 +44,23 @@ def examine() -> dict[str, Any]:
             table: {name: catalog.present(row) for name, row in rows.items()} for table, rows in catalog.TABLES.items()
         },
     }
+
+
+def room() -> tuple[str, int]:
+    """Where a model would go, and the bytes there in all."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
+    return "cpu", min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), allowed())
+
+
+def allowed() -> int:
+    """Bytes that a container may take; without one, as good as all there are."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return 1 << 62
 
 
 def missing(extra: str) -> list[str]:

@@ -16,9 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drivetrain.errors import BadCheckpoint
+
 IMAGE = "<image>"
 IGNORED = -100  # a label that is not learned
 Turns = Sequence[tuple[str, str]]
+CONTENT = (
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+)
+CHATML = (
+    "{% for message in messages %}{{ '' if loop.first else '\n' }}<|im_start|>{{ message['role'] }}\n"
+    f"{CONTENT}<|im_end|>{{% endfor %}}"
+    "{% if add_generation_prompt %}{{ '\n' }}<|im_start|>assistant\n{% endif %}"
+)
+LLAVA_1_5 = (
+    f"{{% for message in messages %}}{{% if message['role'] == 'user' %}}USER: {CONTENT} {{% else %}}"
+    f"ASSISTANT:{CONTENT}{{{{ eos_token }}}}{{% endif %}}{{% endfor %}}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -57,18 +73,22 @@ class Chat:
     pictures_in_text = True
 
     def __init__(self, tokenizer: Any, image_token: int, tokens_per_picture: int):
+        if IMAGE not in tokenizer.get_vocab():
+            raise BadCheckpoint(
+                f"BadCheckpoint: the tokenizer does not know {IMAGE}, which stands for pictures; add it"
+            )
         self.tokenizer, self.image_token, self.tokens_per_picture = tokenizer, image_token, tokens_per_picture
+        self.marker = tokenizer.get_vocab()[IMAGE]
         self.around = around_question(tokenizer)
         self.end = end_of_turn(tokenizer)
 
     def question(self, text: str, pictures: int, first: bool) -> list[int]:
         missing = pictures - text.count(IMAGE) if first else 0
-        text = f"{IMAGE}\n" * missing + text
         before, after = self.around
+        text = (before.lstrip() if first else before) + f"{IMAGE}\n" * missing + text + after
         tokens = [] if not first or self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        for place, words in enumerate(f"{before}{text}{after}".split(IMAGE)):
-            tokens += [self.image_token] * self.tokens_per_picture if place else []
-            tokens += plain(self.tokenizer, words) if words else []
+        for token in plain(self.tokenizer, text):  # whole, because some tokenizers treat the beginning of a text apart
+            tokens += [self.image_token] * self.tokens_per_picture if token == self.marker else [token]
         return tokens
 
     def answer(self, text: str) -> list[int]:
@@ -76,10 +96,27 @@ class Chat:
 
 
 def around_question(tokenizer: Any) -> tuple[str, str]:
-    """What the model's template puts before and after a question: ChatML's marks where it knows them, else LLaVA-1.5's."""
-    if "<|im_start|>" in tokenizer.get_vocab():
-        return "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    """What the model's template puts before and after a question: ChatML's marks where it knows them, else LLaVA-1.5's.
+
+    ChatML's line break between two turns is left out before the first.
+    """
+    if speaks_chatml(tokenizer):
+        return "\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
     return "USER: ", " ASSISTANT:"
+
+
+def speaks_chatml(tokenizer: Any) -> bool:
+    return "<|im_start|>" in tokenizer.get_vocab()
+
+
+def template(tokenizer: Any) -> str:
+    """The same for transformers' `apply_chat_template`, so that other programs ask a saved model as this one does."""
+    if speaks_chatml(tokenizer):
+        return CHATML
+    begins_itself = tokenizer.bos_token_id in tokenizer("a")["input_ids"]
+    begin = "" if begins_itself or tokenizer.bos_token is None else "{{ bos_token }}"
+    spaced = tokenizer.tokenize("a")[0] != "a"  # what stands before every text stands before an answer
+    return begin + (LLAVA_1_5.replace("ASSISTANT:", "ASSISTANT: ", 1) if spaced else LLAVA_1_5)
 
 
 def end_of_turn(tokenizer: Any) -> int:

@@ -51,6 +51,7 @@ def open_eyes(vlm: VLM) -> None:
     With the published initialisation a patch of white ground has a hundred times the size of its position, and a small tower
     never finds out where anything is.
     """
+    layer: Any
     for module in vlm.part("vision"):
         for layer in module.modules():
             if hasattr(layer, "patch_embedding") and hasattr(layer, "position_embedding"):

@@ -73,7 +73,7 @@ def centre(pictures: Tensor, height: int, width: int) -> Tensor:
     tall, wide = pictures.shape[-2:]
     if tall < height or wide < width:
         top, left = max(height - tall, 0), max(width - wide, 0)
-        pictures = F.pad(pictures, (left // 2, left - left // 2, top // 2, top - top // 2))
+        pictures = F.pad(pictures, (left - left // 2, left // 2, top - top // 2, top // 2))  # as transformers does
         tall, wide = pictures.shape[-2:]
     top, left = (tall - height) // 2, (wide - width) // 2
     return pictures[..., top : top + height, left : left + width]

@@ -15,6 +15,7 @@ before the text by themselves) and LLaVA (pictures take the place of `<image>` t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drivetrain import catalog
-from drivetrain.errors import BadCheckpoint, BadConfig, MissingExtra
+from drivetrain.errors import BadConfig, MissingExtra
 from drivetrain.models.chat import IGNORED, Caption, Chat, Ids, padded, tokenise
+from drivetrain.models.hub import companion, quiet, read_config, weights, where
 from drivetrain.models.pixels import Pixels
 from drivetrain.models.product import quicken
 
@@ -77,6 +78,7 @@ LLAVA = Family(
     ("q_proj", "v_proj"),
 )
 FAMILIES = {"git": GIT, "llava": LLAVA}
+KINDS = {"git": "GitForCausalLM", "llava": "LlavaForConditionalGeneration"}  # of transformers
 PARTS = ("vision", "projector", "language", "head")
 
 
@@ -169,11 +171,11 @@ class VLM(nn.Module):
         logits = self.core.get_output_embeddings()(states)
         return F.cross_entropy(logits.float(), labels[taught], reduction="none")
 
-    def states(self, batch: Batch) -> Tensor:
+    def states(self, batch: Batch, cache: Any = None) -> Tensor:
         """[B, T, D], of the text's places after the last layer and its norm: what the head reads."""
         inner = self.core.git if self.family is GIT else self.core.model
         given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values") if key in batch}
-        found: Tensor = inner(**given, use_cache=False).last_hidden_state
+        found: Tensor = inner(**given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
         return found[:, -batch["input_ids"].shape[1] :]
 
     def features(self, pictures: Pictures, prompts: str | Sequence[str], layer: int = -1) -> Features:
@@ -232,8 +234,8 @@ class VLM(nn.Module):
 
         cache = DynamicCache(config=self.core.config)
         lengths = batch["attention_mask"].sum(1)
-        out = self.forward(batch, cache=cache)
-        return out.logits[torch.arange(len(lengths), device=self.device), lengths - 1], cache, lengths
+        last = self.states(batch, cache)[torch.arange(len(lengths), device=self.device), lengths - 1]
+        return self.core.get_output_embeddings()(last), cache, lengths
 
     def _cached_mask(self, batch: Batch) -> Tensor:
         """[B, K], which of the cached places are not padding; GIT's pictures lie before the text."""
@@ -296,26 +298,41 @@ class VLM(nn.Module):
 
     def add_lora(self, rank: int, *, alpha: float = 0.0, targets: Sequence[str] = (), dropout: float = 0.0) -> None:
         """Small trainable matrices beside the language model's projections of these names; all else stays as it is."""
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError:
-            raise MissingExtra("peft", "vlm", "LoRA") from None
-        names = tuple(targets) or self.family.attention
-        below = self.family.layers.replace(".", r"\.")
-        pattern = rf"{below}.*\.({'|'.join(names)})"
-        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=pattern, lora_dropout=dropout)
-        try:
-            self.model = get_peft_model(self.core, config)
-        except ValueError as error:
-            raise BadConfig(
-                f"BadConfig: LoRA found no {' or '.join(names)} in {self.family.layers} of {self.name}; "
-                f"there are {', '.join(linear_names(self.core.get_submodule(self.family.layers)))}"
-            ) from error
+        self.model = with_lora(self.core, rank, alpha=alpha, targets=targets, dropout=dropout)
+
+    def spare_memory(self) -> None:
+        """From now on layers compute their activations anew in the backward pass: less memory, a third more time."""
+        recompute(self.core)
 
     def save(self, folder: Path) -> None:
         """In the hub's layout: model, tokenizer and processor; of a LoRA model its adapter alone."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with quiet():
+            self.model.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+
+
+def with_lora(
+    model: Any, rank: int, *, alpha: float = 0.0, targets: Sequence[str] = (), dropout: float = 0.0
+) -> nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtra("peft", "vlm", "LoRA") from None
+    family = FAMILIES[model.config.model_type]
+    names = tuple(targets) or family.attention
+    below = family.layers.replace(".", r"\.")
+    pattern = rf"{below}.*\.({'|'.join(names)})"
+    scale: Any = alpha or 2 * rank  # peft's type is int, and it takes any number
+    config = LoraConfig(r=rank, lora_alpha=scale, target_modules=pattern, lora_dropout=dropout)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks by the old name
+            return get_peft_model(model, config)
+    except ValueError as error:
+        raise BadConfig(
+            f"BadConfig: LoRA found no {' or '.join(names)} in {family.layers}; "
+            f"there are {', '.join(linear_names(model.get_submodule(family.layers)))}"
+        ) from error
 
 
 def drawn(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
@@ -323,6 +340,12 @@ def drawn(logits: Tensor, temperature: float, generator: torch.Generator | None)
         return logits.argmax(-1)
     race = torch.empty_like(logits).exponential_(generator=generator)
     return ((logits / temperature).softmax(-1) / race).argmax(-1)
+
+
+def recompute(model: Any) -> None:
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    model.disable_input_require_grads()  # set for reentrant ones alone; GIT with frozen embeddings cannot bear it
 
 
 def linear_names(module: nn.Module) -> list[str]:
@@ -351,71 +374,14 @@ def load_vlm(
     return open_folder(where(backbone), backbone, dtype=dtype, device=device)
 
 
-def where(backbone: str) -> str:
-    """The folder of a name of the catalog; anything else is a folder or a hub id already."""
-    if backbone in catalog.BACKBONES:
-        return str(Path(__file__).resolve().parent.parent / "backbones" / catalog.BACKBONES[backbone].target)
-    return backbone
-
-
 def open_folder(path: str, name: str, *, dtype: str, device: str) -> VLM:
     try:
         import transformers
     except ImportError:
         raise MissingExtra("transformers", "vlm", f"the backbone {name}") from None
     config = read_config(path)
-    kinds = {"git": transformers.GitForCausalLM, "llava": transformers.LlavaForConditionalGeneration}
-    if config.model_type not in kinds:
-        raise BadConfig(f"BadConfig: {name} is a {config.model_type}; known are {' and '.join(kinds)}")
-    with quiet():
-        try:
-            model = kinds[config.model_type].from_pretrained(path, dtype=as_dtype(dtype))
-            processor = transformers.AutoProcessor.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            raise BadCheckpoint(f"BadCheckpoint: {path} cannot be opened: {first_line(error)}") from error
+    if config.model_type not in KINDS:
+        raise BadConfig(f"BadConfig: {name} is a {config.model_type}; known are {' and '.join(KINDS)}")
+    model = weights(getattr(transformers, KINDS[config.model_type]), path, dtype)
+    processor = companion(transformers.AutoProcessor, path)
     return VLM(model.to(device), processor, name).eval()
-
-
-def read_config(path: str) -> Any:
-    """The configuration of a folder or hub id, weights untouched."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(
-            f"BadCheckpoint: there is no backbone {path!r}: {first_line(error)}; "
-            f"give {', '.join(catalog.BACKBONES)}, a folder in the hub's layout, or a hub id that this machine can reach"
-        ) from error
-
-
-def as_dtype(name: str) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise BadConfig(f"BadConfig: dtype must be one of {', '.join(known)}, got {name!r}")
-    return known[name]
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def quiet() -> Any:
-    """Without transformers' progress bars and its notes about image processors."""
-    import contextlib
-
-    from transformers.utils import logging
-
-    @contextlib.contextmanager
-    def hushed() -> Any:
-        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-            if bars:
-                logging.enable_progress_bar()
-
-    return hushed()
