@@ -53,6 +53,9 @@ STAGES: dict[str, Entry] = {
     "pretrain": Entry(
         "drivetrain.training.pretrain", "stage 0: a new VLM learns to see and speak", "transformers", "vlm"
     ),
+    "align": Entry("drivetrain.training.align", "stage 1a: a projector between tower and words", "transformers", "vlm"),
+    "instruct": Entry("drivetrain.training.instruct", "stage 1b: answers about pictures", "transformers", "vlm"),
+    "caption": Entry("drivetrain.training.caption", "captions by LoRA, to a fixed prompt", "peft", "vlm"),
 }
 
 EXPERTS: dict[str, Entry] = {

@@ -5,9 +5,11 @@ tokenizer are those of microsoft/git-base, llava-hf/llava-1.5-7b-hf, google/sigl
 """
 
 import json
+import shutil
 
 import tokenizers as tk
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BertTokenizer,
@@ -31,7 +33,12 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-WORDS = "what should the vehicle do turn left right slow down keep straight how many degrees is pole cart road bends a in".split()
+from drivetrain.models.hub import quiet
+
+TEXT = (
+    "what should the vehicle do turn left right slow down keep straight how many degrees is pole cart road bends a in"
+)
+WORDS = TEXT.split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHARD = 40_000  # bytes: so small that every model here is cut into several files
 IMAGE, PATCH = 32, 8
@@ -95,11 +102,8 @@ def llama_tokenizer(folder, *, image=False, old=False):
     made.decoder = tk.decoders.Sequence(
         [tk.decoders.Replace("▁", " "), tk.decoders.ByteFallback(), tk.decoders.Fuse(), tk.decoders.Strip(" ", 1, 0)]
     )
-    special = [made.token_to_id(token) for token in ("<unk>", "<s>", "</s>")]
     made.add_special_tokens(["<unk>", "<s>", "</s>", *(["<image>", "<pad>"] if image else [])])
-    assert special == [0, 1, 2]
-    begin = tk.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    made.post_processor = begin
+    made.post_processor = tk.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     said = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "legacy": old, "add_bos_token": True}
@@ -128,11 +132,29 @@ def qwen_tokenizer(folder):
 
 
 def save(folder, model, processor=None):
-    model.save_pretrained(folder, max_shard_size=SHARD)
+    with quiet():
+        model.save_pretrained(folder, max_shard_size=SHARD)
+        if processor is not None:
+            processor.save_pretrained(folder)
     assert (folder / "model.safetensors.index.json").exists()
-    if processor is not None:
-        processor.save_pretrained(folder)
     return folder
+
+
+def tensors(folder):
+    """All that its files hold, by name."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def rewritten(folder, to, change):
+    """A copy whose weights are `change(weights)`, in one file."""
+    shutil.copytree(folder, to)
+    for file in to.glob("model*"):
+        file.unlink()
+    save_file(change(tensors(folder)), to / "model.safetensors", metadata={"format": "pt"})
+    return to
 
 
 def git(folder, *, frames=None, **more):
@@ -174,7 +196,8 @@ def llava(folder, *, old=True):
 
 
 def siglip(folder, *, towers=2):
-    config = SiglipConfig(vision_config=vision(), text_config=words(vocab_size=50, projection_size=32))
+    text = words(vocab_size=50, projection_size=32, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = SiglipConfig(vision_config=vision(), text_config=text)
     model = SiglipModel(config) if towers == 2 else SiglipVisionModel(config.vision_config)
     save(folder, lively(model, 1))
     siglip_pixels().save_pretrained(folder)
@@ -182,7 +205,8 @@ def siglip(folder, *, towers=2):
 
 
 def clip(folder):
-    config = CLIPConfig(vision_config=vision(), text_config=words(vocab_size=50), projection_dim=16)
+    text = words(vocab_size=50, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = CLIPConfig(vision_config=vision(), text_config=text, projection_dim=16)
     save(folder, lively(CLIPModel(config), 2))
     clip_pixels().save_pretrained(folder)
     return folder

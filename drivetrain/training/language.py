@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from drivetrain.data.episodes import drawn
 from drivetrain.errors import BadConfig, SelfCheckFailed
-from drivetrain.models.chat import IGNORED, Ids, tokenise
+from drivetrain.models.chat import IGNORED, IMAGE, Ids, tokenise
 from drivetrain.models.vlm import PARTS, VLM, Batch
 
 SHOWN = 12  # answers in a run's samples
@@ -271,7 +271,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def finish(vlm: VLM, run: Any, talks: Sequence[Talk], found: dict[str, dict[str, Any]]) -> None:
+def finish(vlm: VLM, run: Any, talks: Sequence[Talk], found: dict[str, Any]) -> None:
     """The model in the hub's layout, what it can do, and some of its answers beside their pictures."""
     vlm.eval()
     vlm.save(run.folder / "model")
@@ -289,5 +289,14 @@ def show(vlm: VLM, folder: Path, talks: Sequence[Talk]) -> None:
         said = vlm.generate(None if talk.picture is None else [talk.picture], [question], most=24)[0]
         if talk.picture is not None:
             Image.fromarray(talk.picture).save(pictures / f"{i}.png")
-        lines.append(f"| ![](samples/{i}.png) | {question} | {said} | {truth} |")
+        cells = [f"![](samples/{i}.png)", question.replace(IMAGE, "").strip(), said, truth]
+        lines.append("| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
     (folder / "samples.md").write_text("\n".join(lines) + "\n")
+
+
+@torch.no_grad()
+def held_out_loss(vlm: VLM, talks: Sequence[Talk], size: int) -> float:
+    vlm.eval()
+    found = [vlm.losses(collate(vlm, talks[i : i + size])) for i in range(0, len(talks), size)]
+    vlm.train()
+    return float(torch.cat(found).mean())

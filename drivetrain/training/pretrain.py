@@ -26,7 +26,7 @@ from drivetrain.models.chat import IGNORED
 from drivetrain.models.fresh import Shape, fresh_vlm
 from drivetrain.models.vlm import PARTS, VLM, Batch
 from drivetrain.run import Run
-from drivetrain.training.language import Learner, Schedule, Talk, check, collate, examine, finish
+from drivetrain.training.language import Learner, Schedule, Talk, check, collate, examine, finish, held_out_loss
 
 FIRST = {"cartpole": ("tilt",), "carracing": ("heading", "offset")}  # what only seeing can answer
 
@@ -183,11 +183,3 @@ def train(config: Config, run: Run) -> VLM:
             run.log(step, {"held_out/loss": held_out_loss(vlm, held_out[:200], config.batch_size)})
     finish(vlm, run, held_out, examine(vlm, held_out))
     return vlm
-
-
-@torch.no_grad()
-def held_out_loss(vlm: VLM, talks: list[Talk], size: int) -> float:
-    vlm.eval()
-    found = [vlm.losses(collate(vlm, talks[i : i + size])) for i in range(0, len(talks), size)]
-    vlm.train()
-    return float(torch.cat(found).mean())

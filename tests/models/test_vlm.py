@@ -220,6 +220,7 @@ def test_parts_learn_by_name(folder, name, pictures):
         vlm.train_parts("tower")
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # what peft asks transformers
 @pytest.mark.parametrize("name", ["git", "llava"])
 def test_lora_leaves_the_base_as_it_is_and_merges_into_it(folder, name, pictures, tmp_path):
     vlm = load_vlm(str(folder(name)))

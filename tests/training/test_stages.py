@@ -1,0 +1,229 @@
+"""The trainings of vision-language models: they learn what they are to, refuse what would go wrong, and resume exactly."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from drivetrain import describe
+from drivetrain.errors import SelfCheckFailed
+from drivetrain.models.fresh import Shape, fresh_vlm
+from drivetrain.models.vlm import PARTS, load_vlm
+from drivetrain.run import Run
+from drivetrain.training import align, caption, instruct, language, pretrain
+from drivetrain.training.language import Learner, Schedule, Talk, check, collate
+
+SMALL = Shape(width=32, heads=2, vision_layers=1, language_layers=1, picture=48, patch=24)
+PICTURES = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
+TALKS = [Talk((("Which way?", word),), picture) for word, picture in zip(("left", "right"), PICTURES, strict=False)]
+PRETRAIN = replace(pretrain.DEBUG, worlds="cartpole", shape=SMALL)
+
+
+def new(architecture="llava"):
+    torch.manual_seed(0)
+    vlm = fresh_vlm(architecture, SMALL, ["Which way?", "left", "right", "What should the vehicle do?"] * 2)
+    vlm.train_parts(*PARTS)
+    return vlm
+
+
+def trained(stage, config, folder, *, stop=0, resume=False):
+    """A run of `stage`; with `stop` it is cut off after that checkpoint."""
+    run = Run(folder, checkpoint_every=2, quiet=True, resume=resume, on_save=killer(stop))
+    run.begin("stage", {"steps": config.steps})
+    return stage.train(config, run)
+
+
+class Killed(Exception):
+    pass
+
+
+def killer(stop):
+    def on_save(step):
+        if step == stop:
+            raise Killed
+
+    return on_save if stop else None
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A data set of questions, one of captions, and a model of each architecture from stage 0."""
+    folder = tmp_path_factory.mktemp("stages")
+    for form in ("instructions", "captions"):
+        describe.describe(form, describe.Config("cartpole", 60, held_out=0.3, output_dir=str(folder / form)))
+    for architecture in ("llava", "git"):
+        trained(pretrain, replace(PRETRAIN, architecture=architecture), folder / architecture)
+    return folder
+
+
+def stages(made):
+    llava, git = (str(made / name / "model") for name in ("llava", "git"))
+    questions, captions = str(made / "instructions"), str(made / "captions")
+    return {
+        "pretrain": (pretrain, PRETRAIN),
+        "align": (align, replace(align.DEBUG, backbone=llava, alignment_dataset=questions, new_projector=True)),
+        "instruct": (instruct, replace(instruct.DEBUG, backbone=llava, instruction_dataset=questions)),
+        "instruct-lora": (
+            instruct,
+            replace(instruct.DEBUG, backbone=llava, instruction_dataset=questions, lora_rank=2),
+        ),
+        "caption": (caption, replace(caption.DEBUG, backbone=git, dataset=captions, lora_rank=2)),
+    }
+
+
+@pytest.mark.parametrize("name", ["pretrain", "align", "instruct", "instruct-lora", "caption"])
+def test_cut_off_and_resumed_it_ends_bit_equal(name, made, tmp_path):
+    stage, config = stages(made)[name]
+    whole = trained(stage, config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(stage, config, tmp_path / "cut", stop=2)
+    resumed = trained(stage, config, tmp_path / "cut", resume=True)
+    for (key, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+    rows = [
+        [json.loads(line) for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
+        for f in ("whole", "cut")
+    ]
+    assert [{k: v for k, v in row.items() if k != "wall_s"} for row in rows[0]] == [
+        {k: v for k, v in row.items() if k != "wall_s"} for row in rows[1]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "moving"),
+    [("align", {"projector"}), ("instruct", {"projector", "language", "head"}), ("caption", set())],
+)
+def test_what_is_to_stay_stays(name, moving, made, tmp_path):
+    stage, config = stages(made)[name]
+    if name == "align":
+        config = replace(config, new_projector=False)
+    before, after = load_vlm(config.backbone), trained(stage, config, tmp_path / name)
+    for part in PARTS:
+        old, fresh = (
+            {k: v for m in v_.part(part) for k, v in m.state_dict().items() if "lora" not in k}
+            for v_ in (before, after)
+        )
+        fresh = {key.replace(".base_layer", ""): value for key, value in fresh.items()}
+        same = all(torch.equal(old[key], fresh[key]) for key in old)
+        assert same == (part not in moving), part
+
+
+def test_a_little_training_lowers_the_loss(made, tmp_path):
+    _, config = stages(made)["instruct"]
+    trained(instruct, replace(config, steps=60, batch_size=16, schedule=Schedule(lr=3e-3)), tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_sound_training_passes_the_checks():
+    for architecture in ("llava", "git"):
+        check(new(architecture), TALKS, PARTS)
+
+
+def test_a_mask_that_covers_the_question_is_refused(monkeypatch):
+    vlm = new()
+    whole = language.tokenise
+
+    def wrong(style, turns, pictures):
+        ids = whole(style, turns, pictures)
+        return replace(ids, labels=ids.tokens)
+
+    monkeypatch.setattr(language, "tokenise", wrong)
+    with pytest.raises(SelfCheckFailed, match="the loss covers"):
+        check(vlm, TALKS, PARTS)
+
+
+def test_a_mask_that_hides_every_answer_is_refused(monkeypatch):
+    vlm = new()
+    whole = language.tokenise
+    monkeypatch.setattr(language, "tokenise", lambda *a: replace(i := whole(*a), labels=[-100] * len(i)))
+    with pytest.raises(SelfCheckFailed, match="the loss covers ''"):
+        check(vlm, TALKS, PARTS)
+
+
+def test_as_many_places_for_pictures_as_features():
+    vlm = new()
+    vlm.style.tokens_per_picture += 1
+    with pytest.raises(SelfCheckFailed, match="image tokens"):
+        check(vlm, TALKS, PARTS)
+
+
+def test_a_frozen_projector_that_should_learn_is_refused():
+    vlm = new()
+    vlm.train_parts("language", "head")
+    with pytest.raises(SelfCheckFailed, match="projector is to learn"):
+        check(vlm, TALKS, ("projector", "language", "head"))
+
+
+def test_a_part_that_should_stay_and_learns_is_refused():
+    with pytest.raises(SelfCheckFailed, match="vision is to stay"):
+        check(new(), TALKS, ("projector", "language", "head"))
+
+
+def test_weights_that_do_not_belong_to_the_tokenizer_are_refused():
+    vlm = new()
+    with torch.no_grad():
+        vlm.core.get_output_embeddings().weight.mul_(1000)
+    with pytest.raises(SelfCheckFailed, match="first loss"):
+        check(vlm, TALKS, PARTS)
+
+
+def test_checks_leave_no_trace():
+    vlm = new()
+    before = {k: v.clone() for k, v in vlm.model.state_dict().items()}
+    check(vlm, TALKS, PARTS)
+    assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
+    assert all(p.grad is None for p in vlm.model.parameters())
+
+
+def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine():
+    schedule = Schedule(warmup=0.1, floor=0.1)
+    rates = [language.rate(step, 100, schedule) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert rates[100] == pytest.approx(0.1)
+
+
+def test_batches_hold_rows_of_like_length_and_every_row_comes_once_an_epoch():
+    lengths = np.random.default_rng(0).integers(1, 100, 64)
+    data = range(64)
+    seen = [language.batches(data, 4, 7, at, lambda i: int(lengths[i])) for at in range(16)]
+    assert sorted(np.concatenate(seen).tolist()) == list(range(64))
+    assert np.mean([np.ptp(lengths[rows]) for rows in seen]) < 12
+    again = language.batches(data, 4, 7, 5, lambda i: int(lengths[i]))
+    assert again.tolist() == seen[5].tolist()
+
+
+def test_a_step_is_adamw_on_the_mean_over_answer_tokens():
+    one, other = new(), new()
+    learner = Learner(one, Schedule(lr=1e-3, warmup=0, weight_decay=0.0, max_grad_norm=1e9), 100)
+    batch = collate(one, TALKS)
+    learner.step(50, lambda: {"loss/answers": one.losses(batch).mean()})
+    reference = torch.optim.AdamW(other.model.parameters(), lr=1e-3 * language.rate(50, 100, Schedule(warmup=0)),
+                                  betas=(0.9, 0.98), weight_decay=0.0)  # fmt: skip
+    other.model(**collate(other, TALKS)).loss.backward()
+    reference.step()
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_curriculum_widens_only_when_it_sees():
+    curriculum = pretrain.Curriculum(["cartpole"], replace(PRETRAIN, patience=1, gate=0.5, widen=0.25))
+    assert curriculum.kinds("cartpole") == pretrain.FIRST["cartpole"]
+    for step in range(200):
+        curriculum.take("cartpole", 0.4, step)
+    assert curriculum.difficulty["cartpole"] == 0.0
+    for step in range(200, 400):
+        curriculum.take("cartpole", 0.9, step)
+    assert curriculum.difficulty["cartpole"] == 1.0
+    assert len(curriculum.kinds("cartpole")) > len(pretrain.FIRST["cartpole"])
+
+
+def test_a_constant_answer_correlates_with_nothing():
+    assert language.correlation(np.full(9, 45.0), np.arange(9.0)) == 0.0
+    assert language.correlation(np.arange(9.0), np.arange(9.0) * 3) == pytest.approx(1.0)
