@@ -204,3 +204,8 @@ class TestInstall:
         done, _ = install(replaced="2.14.0\n")
         assert done.returncode == 1
         assert "torch 2.13.0 was replaced by 2.14.0" in done.stderr
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results():
+    done = subprocess.run([sys.executable, "scripts/numbers.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

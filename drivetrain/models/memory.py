@@ -59,13 +59,13 @@ class Need:
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the bytes of all tensors born while it is open, until they die; weights and gradients apart."""
+    """Counts the bytes of all tensors born while it is open, until they die or are set apart; weights never count."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        own = [*model.parameters(), *model.buffers()]
-        own += [p.grad for p in model.parameters() if p.grad is not None]
-        self.known: weakref.WeakSet[Any] = weakref.WeakSet(tensor.untyped_storage() for tensor in own)
+        self.known: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self.known[tensor.untyped_storage()] = None
         self.now = self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -76,13 +76,17 @@ class Ledger(TorchDispatchMode):
     def note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()  # views share it
         if storage not in self.known:
-            self.known.add(storage)
             self.now += storage.nbytes()
             self.most = max(self.most, self.now)
-            weakref.finalize(storage, self.forget, storage.nbytes())
+            self.known[storage] = weakref.finalize(storage, self.forget, storage.nbytes())
 
     def forget(self, size: int) -> None:
         self.now -= size
+
+    def set_apart(self, tensor: Tensor) -> None:
+        counted = self.known.get(tensor.untyped_storage())
+        if counted is not None and counted.detach():
+            self.forget(tensor.untyped_storage().nbytes())
 
 
 def needs(plan: Plan) -> dict[str, Any]:
@@ -134,13 +138,12 @@ def planned_config(plan: Plan) -> Any:
 
 def parameters(model: nn.Module) -> dict[str, int]:
     """How many each part has; what two share is the first one's."""
-    seen: set[int] = set()
-    counts: dict[str, int] = {}
-    for part, paths in FAMILIES[model.config.model_type].parts.items():  # type: ignore[union-attr,index]
-        own = [p for name, p in model.named_parameters() if name.startswith(tuple(f"{path}." for path in paths))]
-        counts[part] = sum(p.numel() for p in own if id(p) not in seen)
-        seen |= {id(p) for p in own}
-    return counts
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    parts = FAMILIES[model.config.model_type].parts  # type: ignore[union-attr,index]
+    return {
+        part: sum(size for name, size in sizes.items() if name.startswith(tuple(f"{path}." for path in paths)))
+        for part, paths in parts.items()
+    }
 
 
 def prompt(config: Any, plan: Plan) -> Need:
@@ -168,15 +171,21 @@ def step(config: Any, plan: Plan, *, lora: bool = False, checkpointing: bool = F
         recompute(core)
     with FakeTensorMode():
         weightless(model)
-        learning = [p for p in model.parameters() if p.requires_grad]
+        learned = size_of(*(p for p in model.parameters() if p.requires_grad))
+        return Need(size_of(*model.parameters()), learned, 2 * learned, worst_moment(model, core, plan))
+
+
+def worst_moment(model: nn.Module, core: Any, plan: Plan) -> int:
+    """Bytes alive besides weights and finished gradients, at most, while the gradients are computed."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    answers = (plan.text + 1) // 2
+    with Ledger(model) as ledger:
         for p in learning:
-            p.grad = torch.zeros_like(p)  # of the batch before, where gradients accumulate
-        with Ledger(model) as ledger:
-            answers = (plan.text + 1) // 2
-            logits = core.get_output_embeddings()(states(core, plan)[:, -answers:]).float()
-            F.cross_entropy(logits.flatten(0, 1), torch.zeros(plan.batch * answers, dtype=torch.long)).backward()
-        learned = size_of(*learning)
-        return Need(size_of(*model.parameters()), learned, 2 * learned, ledger.most)
+            p.register_hook(ledger.set_apart)
+        logits = core.get_output_embeddings()(states(core, plan)[:, -answers:]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), torch.zeros(plan.batch * answers, dtype=torch.long))
+        torch.autograd.grad(loss, learning, allow_unused=True)
+    return ledger.most
 
 
 def weightless(model: Any) -> Any:
