@@ -137,9 +137,10 @@ def judged(name: str, case: Case, ours: list[dict[str, Any]], theirs: list[dict[
 
 def in_words(report: dict[str, Any]) -> str:
     speed, mine, theirs = report["times_as_fast"], report["ours_return"], report["theirs_return"]
+    sure = f"95% interval {speed['low']:.2f} to {speed['high']:.2f}" if speed["low"] else "one round"
     return (
-        f"{report['case']}: {speed['value']:.2f} times as fast (95% interval {speed['low']:.2f} to {speed['high']:.2f}, "
-        f"wanted {report['wanted']}); return {mine['mean']:.1f} against {theirs['mean']:.1f}"
+        f"{report['case']}: {speed['value']:.2f} times as fast ({sure}, wanted {report['wanted']}); "
+        f"return {mine['mean']:.1f} against {theirs['mean']:.1f}"
     )
 
 

@@ -86,6 +86,8 @@ def carracing() -> list[list[str]]:
 
 
 def within(said: dict[str, Any], key: str, digits: str) -> str:
+    if said["low"] is None:
+        return f"{said[key]:{digits}}"
     return f"{said[key]:{digits}} ({said['low']:{digits}} to {said['high']:{digits}})"
 
 

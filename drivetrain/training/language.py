@@ -87,7 +87,7 @@ class Learner:
         self.parameters = [p for _, p in named]
         self.names = [name for name, _ in named]
         if schedule.checkpointing:
-            vlm.core.gradient_checkpointing_enable({"use_reentrant": False})
+            vlm.spare_memory()
 
     def step(self, step: int, losses: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """One gradient step along the sum of what `losses` calls loss/...; returns all it gave."""
