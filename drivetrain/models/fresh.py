@@ -42,6 +42,10 @@ def fresh_vlm(architecture: str, shape: Shape, words: Iterable[str]) -> VLM:
         raise UnknownName("architecture", architecture, builders)
     vlm = builders[architecture](shape, new_tokenizer(words, shape.vocabulary))
     open_eyes(vlm)
+    for module in vlm.part("projector"):
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
     return vlm
 
 
@@ -129,6 +133,7 @@ def new_llava(shape: Shape, tokenizer: Any) -> VLM:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         vocab_size=len(tokenizer),
+        initializer_range=shape.width**-0.5,
         max_position_embeddings=shape.context,
         tie_word_embeddings=True,
         **ends(tokenizer),
@@ -163,6 +168,7 @@ def new_git(shape: Shape, tokenizer: Any) -> VLM:
         intermediate_size=4 * shape.width,
         num_hidden_layers=shape.language_layers,
         num_attention_heads=shape.heads,
+        initializer_range=shape.width**-0.5,
         max_position_embeddings=shape.context,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
