@@ -15,6 +15,7 @@ before the text by themselves) and LLaVA (pictures take the place of `<image>` t
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -296,9 +297,21 @@ class VLM(nn.Module):
             for module in self.part(name):
                 module.requires_grad_(True)
 
-    def add_lora(self, rank: int, *, alpha: float = 0.0, targets: Sequence[str] = (), dropout: float = 0.0) -> None:
-        """Small trainable matrices beside the language model's projections of these names; all else stays as it is."""
-        self.model = with_lora(self.core, rank, alpha=alpha, targets=targets, dropout=dropout)
+    def add_lora(
+        self,
+        rank: int,
+        *,
+        alpha: float = 0.0,
+        targets: Sequence[str] = (),
+        dropout: float = 0.0,
+        whole: Sequence[str] = (),
+    ) -> None:
+        """Small trainable matrices beside the language model's projections of these names. The parts named by `whole` are
+        trained whole, and saved with the adapter; all else stays as it is."""
+        kept = [path for part in whole for path in self.family.parts[part]]
+        core = self.core
+        core.name_or_path = self.name  # where the adapter will say that it belongs
+        self.model = with_lora(core, rank, alpha=alpha, targets=targets, dropout=dropout, kept=kept)
 
     def spare_memory(self) -> None:
         """From now on layers compute their activations anew in the backward pass: less memory, a third more time."""
@@ -312,7 +325,13 @@ class VLM(nn.Module):
 
 
 def with_lora(
-    model: Any, rank: int, *, alpha: float = 0.0, targets: Sequence[str] = (), dropout: float = 0.0
+    model: Any,
+    rank: int,
+    *,
+    alpha: float = 0.0,
+    targets: Sequence[str] = (),
+    dropout: float = 0.0,
+    kept: Sequence[str] = (),
 ) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model
@@ -323,7 +342,9 @@ def with_lora(
     below = family.layers.replace(".", r"\.")
     pattern = rf"{below}.*\.({'|'.join(names)})"
     scale: Any = alpha or 2 * rank  # peft's type is int, and it takes any number
-    config = LoraConfig(r=rank, lora_alpha=scale, target_modules=pattern, lora_dropout=dropout)
+    config = LoraConfig(
+        r=rank, lora_alpha=scale, target_modules=pattern, lora_dropout=dropout, modules_to_save=list(kept) or None
+    )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks by the old name
@@ -379,9 +400,23 @@ def open_folder(path: str, name: str, *, dtype: str, device: str) -> VLM:
         import transformers
     except ImportError:
         raise MissingExtra("transformers", "vlm", f"the backbone {name}") from None
+    if (Path(path) / "adapter_config.json").is_file():
+        return open_adapter(Path(path), name, dtype=dtype, device=device)
     config = read_config(path)
     if config.model_type not in KINDS:
         raise BadConfig(f"BadConfig: {name} is a {config.model_type}; known are {' and '.join(KINDS)}")
     model = weights(getattr(transformers, KINDS[config.model_type]), path, dtype)
     processor = companion(transformers.AutoProcessor, path)
     return VLM(model.to(device), processor, name).eval()
+
+
+def open_adapter(folder: Path, name: str, *, dtype: str, device: str) -> VLM:
+    """LoRA's folder on top of the model that it names."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingExtra("peft", "vlm", f"the adapter {name}") from None
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    vlm = load_vlm(base, dtype=dtype, device=device)
+    vlm.model, vlm.name = PeftModel.from_pretrained(vlm.core, str(folder)), name
+    return vlm.eval()

@@ -78,7 +78,6 @@ def begin(config: Config) -> tuple[VLM, tuple[str, ...]]:
         learning = ("projector", "language", "head")
         vlm.train_parts(*learning)
         return vlm.train(), learning
-    vlm.add_lora(config.lora_rank, targets=[t.strip() for t in config.lora_targets.split(",") if t.strip()])
-    for module in vlm.part("projector"):
-        module.requires_grad_(True)
+    targets = [name.strip() for name in config.lora_targets.split(",") if name.strip()]
+    vlm.add_lora(config.lora_rank, targets=targets, whole=("projector",))
     return vlm.train(), ("projector", "language")

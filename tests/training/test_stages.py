@@ -111,6 +111,16 @@ def test_what_is_to_stay_stays(name, moving, made, tmp_path):
         assert same == (part not in moving), part
 
 
+@pytest.mark.parametrize("name", ["instruct-lora", "caption"])
+def test_an_adapter_opened_again_gives_the_same_logits(name, made, tmp_path):
+    stage, config = stages(made)[name]
+    vlm = trained(stage, replace(config, schedule=Schedule(lr=0.05)), tmp_path / "run")
+    again, base = load_vlm(str(tmp_path / "run" / "model")), load_vlm(config.backbone)
+    found, same, before = (v.score(PICTURES, "Which way?", ["left", "right"]) for v in (vlm, again, base))
+    assert torch.equal(found, same)
+    assert not torch.allclose(found, before)
+
+
 def test_a_little_training_lowers_the_loss(made, tmp_path):
     _, config = stages(made)["instruct"]
     trained(instruct, replace(config, steps=60, batch_size=16, schedule=Schedule(lr=3e-3)), tmp_path / "run")
