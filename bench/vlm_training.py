@@ -3,9 +3,9 @@
     python bench/vlm_training.py        writes bench/results/vlm_training.json, in some five minutes
 
 Both sides start from the same weights and learn from the same rows, 32 at a time: captions with a new GIT and LoRA,
-instructions with a new LLaVA whose projector and language model learn. Trainer's collator is what its users write: the model's own processor
-on pictures and text, the question masked by its length. In rounds, one after the other, in a process of its own each, by
-processor time of one thread; the first steps are not counted.
+instructions with a new LLaVA whose projector and language model learn. Trainer's collator is what its users write: the
+model's own processor on pictures and text, the question masked by its length. In rounds, one after the other, each in a
+process of its own, by processor time of one thread; the first steps are not counted.
 """
 
 from __future__ import annotations
