@@ -9,10 +9,13 @@ tells how they did. A demo that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from drivetrain import collect, evaluate, report
 from drivetrain import config as settings
@@ -32,11 +35,13 @@ class Config:
     demonstrations: int = 15  # episodes of the expert
     clone_steps: int = 1_500  # gradient steps of behaviour cloning
     ppo_steps: int = 51_200  # steps in the worlds of reinforcement learning
+    threads: int = 1  # processor threads for torch; 0 takes all
     seed: int = 0
 
 
 def demo(config: Config) -> int:
     """Every step in turn; those that are done already are left alone."""
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
     folder = Path(config.output_dir)
     gather(config, folder)
     train("bc", bc, cloning(config, folder), folder / "bc")
