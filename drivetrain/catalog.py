@@ -80,8 +80,8 @@ ENCODERS: dict[str, Entry] = {
 }
 
 BACKBONES: dict[str, Entry] = {
-    "tiny-git": Entry("tiny-git", "GIT, made and trained here; ships with the package", "transformers", "vlm"),
-    "tiny-llava": Entry("tiny-llava", "LLaVA, made and trained here; ships with the package", "transformers", "vlm"),
+    "tiny-git": Entry("tiny-git", "a small GIT of ours (weights not trained yet)", "transformers", "vlm"),
+    "tiny-llava": Entry("tiny-llava", "a small LLaVA of ours (weights not trained yet)", "transformers", "vlm"),
 }
 
 TABLES: dict[str, Mapping[str, Entry]] = {

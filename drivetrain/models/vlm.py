@@ -1,6 +1,6 @@
 """The one door to every vision-language model, with transformers underneath.
 
-    vlm = load_vlm("tiny-llava")                                         a model that ships with the package
+    vlm = load_vlm("tiny-llava")                                         a name of `drivetrain list backbones`
     vlm = load_vlm("microsoft/git-base")                                 a hub id, or a folder in the hub's layout
     vlm = load_vlm(vision_model="google/siglip-base-patch16-224", llm_model="Qwen/Qwen2-1.5B")      a pair, to be aligned
 
