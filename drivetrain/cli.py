@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain import __version__, catalog, config
-from drivetrain.errors import BadConfig, UserError
+from drivetrain.errors import BadConfig, UnknownName, UserError
 
 USAGE = """drivetrain {version}: train vision-language models to act
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, and --resume goes on from there", file=sys.stderr)
+        print("interrupted; what was finished is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -187,8 +187,10 @@ def describe(form: str, arguments: list[str]) -> int:
 def train(arguments: list[str]) -> int:
     name, rest = named(arguments, "an algorithm", "drivetrain train")
     if not name:
-        print(f"usage: drivetrain train ALGORITHM [FLAGS]; ALGORITHM is one of {', '.join(catalog.ALGORITHMS)}")
+        print(f"usage: drivetrain train WHAT [FLAGS]; WHAT is one of {', '.join(catalog.ALGORITHMS | catalog.STAGES)}")
         return 0
+    if name not in catalog.ALGORITHMS | catalog.STAGES:
+        raise UnknownName("algorithm", name, catalog.ALGORITHMS | catalog.STAGES)
     algorithm = catalog.find("stages" if name in catalog.STAGES else "algorithms", name)
     program = f"drivetrain train {name}"
     if {"-h", "--help"} & set(rest):
@@ -267,7 +269,9 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
     if options.json:
         print(json.dumps({"run": str(run.folder), "last": rows[-1] if rows else {}}))
     else:
-        print(f"done: {run.folder} (report.md, checkpoints/last); next: drivetrain eval {run.folder}")
+        left = "samples.md, model/" if name in catalog.STAGES else "checkpoints/last"
+        on = "" if name in catalog.STAGES else f"; next: drivetrain eval {run.folder}"
+        print(f"done: {run.folder} (report.md, {left}){on}")
     return 0
 
 
@@ -306,7 +310,12 @@ def report(arguments: list[str]) -> int:
 def demo(arguments: list[str]) -> int:
     from drivetrain import demo as verb
 
-    return verb.demo(config.parse(verb.Config(), arguments, "drivetrain demo"))
+    settings = config.parse(verb.Config(), arguments, "drivetrain demo")
+    try:
+        return verb.demo(settings)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {

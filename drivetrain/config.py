@@ -24,10 +24,10 @@ C = TypeVar("C")
 FROM_ONE = {"action_repeat", "batch_size", "camera_width", "capacity", "check_every", "episodes", "epochs"}
 FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "steps"}
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
-FROM_ONE |= {"accumulate", "context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
+FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
 UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
-UP_TO_ONE |= {"difficulty", "gate", "widen", "warmup_share", "floor"}
+UP_TO_ONE |= {"difficulty", "floor", "gate", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
 

@@ -47,7 +47,6 @@ class Schedule:
     weight_decay: float = 0.01
     beta2: float = 0.98  # of AdamW
     max_grad_norm: float = 1.0  # gradients are scaled down to this
-    accumulate: int = 1  # batches per gradient step
     bf16: bool = False  # compute in bfloat16, keep the weights in float32
     checkpointing: bool = False  # compute activations anew in the backward pass, to save memory
 
