@@ -87,7 +87,7 @@ MISTAKES = [
     (["trian"], "there is no command 'trian'; did you mean train?"),
     (["train"], "needs an algorithm first, got 'nothing'"),
     (["train", "pppo"], "there is no algorithm called 'pppo'; did you mean ppo?"),
-    (["train", "xyzzy"], "there is no algorithm called 'xyzzy'; known: bc, dqn"),
+    (["train", "xyzzy"], "there is no algorithm called 'xyzzy'; known: align, bc"),
     (["train", "ppo", "--setps", "3"], "there is no flag --setps; did you mean --steps"),
     (["train", "ppo", "--output_dri", "x"], "there is no flag --output-dri"),
     (["train", "ppo", "--steps"], "Missing value for argument '--steps'"),
