@@ -2,6 +2,7 @@
 
     python bench/online_rl.py                       PPO and DQN on CartPole, SAC on Pendulum; some 30 minutes
     python bench/online_rl.py --only halfcheetah    SAC on HalfCheetah, 100,000 steps a side; an hour for each round
+    ... --rounds 3 --go-on                          keeps the rounds that the result holds already, and adds the missing ones
 
 In rounds: each trains a new seed with ours and with theirs, one after the other, each in a process of its own with one
 thread, at the settings that rl-baselines3-zoo tuned for theirs. Steps per second count the whole of training, by processor
@@ -58,7 +59,7 @@ CASES = {
     "sac": Case("sac", "pendulum", "Pendulum-v1", 20_000, 1.3, {}, {"learning_rate": 1e-3}),
     "halfcheetah": Case(
         "sac", "halfcheetah", "HalfCheetah-v5", 100_000, 1.0,
-        {"lr": 3e-4, "actor_lr": 3e-4, "warmup": 10_000}, {"learning_starts": 10_000}, rounds=2,
+        {"lr": 3e-4, "actor_lr": 3e-4, "warmup": 10_000}, {"learning_starts": 10_000},
     ),
 }  # fmt: skip
 
@@ -67,20 +68,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=["ppo", "dqn", "sac"])
     parser.add_argument("--rounds", type=int, default=0, help="0 takes each case's own")
+    parser.add_argument("--go-on", action="store_true", help="keep the rounds that are in the result already")
     parser.add_argument("--inside", nargs=3, metavar=("SIDE", "CASE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
         side, name, seed = options.inside
         print(json.dumps({"ours": train_ours, "theirs": train_theirs}[side](CASES[name], int(seed))))
         return 0
-    reports = [compare(name, options.rounds or CASES[name].rounds) for name in options.only]
+    reports = [compare(name, options.rounds or CASES[name].rounds, options.go_on) for name in options.only]
     return 0 if all(report["passed"] for report in reports) else 3
 
 
-def compare(name: str, rounds: int) -> dict[str, Any]:
+def compare(name: str, rounds: int, go_on: bool) -> dict[str, Any]:
     case, sides = CASES[name], ("ours", "theirs")
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for seed in range(rounds):
+    path = HERE / "results" / f"online_rl-{name}.json"
+    had = json.loads(path.read_text()) if go_on and path.exists() else {}
+    found: dict[str, list[dict[str, Any]]] = {side: had.get(side, []) for side in sides}
+    for seed in range(len(found["ours"]), rounds):
         for side in sides if seed % 2 == 0 else sides[::-1]:
             found[side].append(inside(side, name, seed))
             one = found[side][-1]
@@ -88,9 +92,8 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
             print(
                 f"{name}, seed {seed}, {side}: {one['steps'] / one['cpu_s']:.0f} steps/s, return {mean:.1f}", flush=True
             )
+        path.write_text(json.dumps(judged(name, case, found["ours"], found["theirs"]), indent=1) + "\n")
     report = judged(name, case, found["ours"], found["theirs"])
-    path = HERE / "results" / f"online_rl-{name}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
     print(in_words(report), flush=True)
     return report
 

@@ -240,10 +240,12 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
     import torch
 
     from drivetrain.report import write_report
-    from drivetrain.run import Run, read_config, read_metrics
+    from drivetrain.run import Run, processes, read_config, read_metrics
 
     if options.threads < 0:
         raise BadConfig(f"BadConfig: threads must be 0 or more, got {options.threads}")
+    if processes()[1] > 1 and name not in catalog.STAGES:
+        raise BadConfig(f"BadConfig: {name} trains in one process, got {processes()[1]}; start it without torchrun")
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     had = read_config(Path(options.output_dir)) if options.resume else {}
     run = Run(
@@ -262,8 +264,11 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
         print(f"\ninterrupted; nothing before the last checkpoint is lost. Go on with: {command}", file=sys.stderr)
         return 130
     except UserError:
-        forget_unbegun(run.folder)
+        if run.first:
+            forget_unbegun(run.folder)
         raise
+    if not run.first:
+        return 0
     write_report(run.folder)
     rows = read_metrics(run.folder)
     if options.json:

@@ -21,14 +21,25 @@ from drivetrain.errors import BadConfig
 C = TypeVar("C")
 
 # What a setting can be, by name: a name means the same in every config. Other whole numbers start at 0.
-FROM_ONE = {"action_repeat", "batch_size", "camera_width", "capacity", "check_every", "episodes", "epochs"}
+FROM_ONE = {
+    "accumulate",
+    "action_repeat",
+    "batch_size",
+    "camera_width",
+    "capacity",
+    "check_every",
+    "episodes",
+    "epochs",
+}
 FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "steps"}
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
 FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
 UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
-UP_TO_ONE |= {"difficulty", "floor", "gate", "widen"}
+UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "number_gate", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
+
+OTHER_NAMES = {"--model-path": "--backbone"}  # what others call our flags
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -63,6 +74,7 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     """`default` with what the flags say; a wrong flag, or a number that cannot be, is one line."""
     import tyro
 
+    arguments = [renamed(argument) for argument in arguments]
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
     _refuse_unknown(default, arguments, program)
@@ -74,6 +86,11 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
         raise BadConfig(f"BadConfig: {_in_a_line(said.getvalue())}; see `{program} --help`") from None
     _refuse_impossible(config)
     return config
+
+
+def renamed(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return OTHER_NAMES.get(flag.replace("_", "-"), flag) + equals + value if flag.startswith("--") else argument
 
 
 def _in_a_line(box: str) -> str:

@@ -41,8 +41,13 @@ PACKAGES = (
 WALL = "wall_s"  # the one column that differs between equal runs
 
 
+def processes() -> tuple[int, int]:
+    """The number of this process and how many there are, as torchrun tells them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 class Run:
-    """One training run on disk."""
+    """One training run on disk. Of several processes the first writes; the others read and count along."""
 
     def __init__(
         self,
@@ -57,11 +62,13 @@ class Run:
     ):
         self.folder = Path(folder)
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
+        self.first = processes()[0] == 0
         self.fresh = True  # the loop is at a meeting point: rebuild the worlds
         self._resume, self._quiet = resume, quiet
         self._window: dict[str, list[Any]] = defaultdict(list)
         self._wall, self._since = 0.0, time.monotonic()
         self._bar: Any = None
+        self._rows: Any = None
         self._events: Any = None
         self._tensorboard, self._on_save = tensorboard, on_save
         self._latest: dict[str, float] = {}
@@ -70,6 +77,8 @@ class Run:
         """Make the folder, or check that it is the run to be resumed; meeting points are a setting like any other."""
         every = {"checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
         said = {"algorithm": algorithm, "config": config, **every}
+        if not self.first:
+            return
         path = self.folder / "config.json"
         if path.exists():
             self._check_same(said)
@@ -98,8 +107,6 @@ class Run:
 
     def steps(self, total: int, *, by: int = 1, **parts: Any) -> Iterator[int]:
         """Count from where the last checkpoint left off up to `total`, saving `parts` at every meeting point."""
-        from drivetrain import checkpoint
-
         step = self._restore(parts)
         self._begin_metrics(step)
         self._begin_bar(step, total)
@@ -113,12 +120,21 @@ class Run:
                     self._flush(step)
                 if step // self.checkpoint_every > before // self.checkpoint_every or step >= total:
                     self._flush(step)
-                    checkpoint.save(self.folder, step, {"progress": self._progress(), **parts})
+                    self._save(step, parts)
                     self.fresh = True
                     if self._on_save:
                         self._on_save(step)
         finally:
             self._end()
+
+    def _save(self, step: int, parts: dict[str, Any]) -> None:
+        from drivetrain import checkpoint
+
+        if self.first:
+            checkpoint.save(self.folder, step, {"progress": self._progress(), **parts})
+        else:
+            for part in parts.values():
+                part.state_dict()  # one that is spread over processes is put together by all of them
 
     def _restore(self, parts: dict[str, Any]) -> int:
         from drivetrain import checkpoint
@@ -128,7 +144,8 @@ class Run:
             return 0
         newest = self.folder / "checkpoints" / f"{done[-1]:09d}"
         step = checkpoint.load(newest, parts)
-        checkpoint.name_last(newest)
+        if self.first:
+            checkpoint.name_last(newest)
         self._wall = checkpoint.read(newest, "progress")["wall_s"]
         return step
 
@@ -150,6 +167,8 @@ class Run:
             return
         row = {name: math.fsum(map(float, values)) / len(values) for name, values in sorted(self._window.items())}
         self._window.clear()
+        if not self.first:
+            return
         for name, value in row.items():
             if not math.isfinite(value):
                 raise NotANumber(
@@ -166,20 +185,22 @@ class Run:
 
     def _begin_metrics(self, step: int) -> None:
         """Open the metrics, without the rows of steps that a kill took back."""
+        self._since = time.monotonic()
+        if not self.first:
+            return
         path = self.folder / "metrics.jsonl"
         kept = [row for row in read_metrics(self.folder) if row["step"] <= step] if path.exists() else []
         fresh = path.with_suffix(".fresh")
         fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
         fresh.replace(path)
         self._rows = open(path, "a")  # noqa: SIM115  closed in _end
-        self._since = time.monotonic()
         if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
 
     def _begin_bar(self, step: int, total: int) -> None:
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or not self.first or not sys.stderr.isatty():
             return
         from tqdm import tqdm
 
@@ -193,7 +214,8 @@ class Run:
         self._bar.set_postfix(shown, refresh=False)
 
     def _end(self) -> None:
-        self._rows.close()
+        if self._rows:
+            self._rows.close()
         if self._bar is not None:
             self._bar.close()
         if self._events:

@@ -317,10 +317,11 @@ class VLM(nn.Module):
         """From now on layers compute their activations anew in the backward pass: less memory, a third more time."""
         recompute(self.core)
 
-    def save(self, folder: Path) -> None:
-        """In the hub's layout: model, tokenizer and processor; of a LoRA model its adapter alone."""
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """In the hub's layout: model, tokenizer and processor; of a LoRA model its adapter alone. `weights` are given where
+        the model itself has but a share of them."""
         with quiet():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=weights)
             self.processor.save_pretrained(folder)
 
 

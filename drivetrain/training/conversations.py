@@ -19,10 +19,13 @@ PROMPT = "What should the vehicle do in this scenario?"
 
 
 class Talks(Sequence[Talk]):
-    """Rows of a data set as talks; pictures are read when a row is asked for."""
+    """Rows of a data set as talks; pictures are read when a row is asked for. A blind one deals them to other rows."""
 
-    def __init__(self, data: Instructions | Captions, rows: Sequence[int], prompt: str = PROMPT):
+    def __init__(
+        self, data: Instructions | Captions, rows: Sequence[int], prompt: str = PROMPT, *, blind: bool = False
+    ):
         self.data, self.rows, self.prompt = data, rows, prompt
+        self.dealt = np.random.default_rng(0).permutation(len(rows)) if blind else np.arange(len(rows))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,9 +34,11 @@ class Talks(Sequence[Talk]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = self.data[self.rows[index]]
-        if "caption" in row:
-            return Talk(((self.prompt, row["caption"]),), np.asarray(row["image"]))
-        return Talk(tuple(row["turns"]), row["image"])
+        picture = row["image"]
+        if picture is not None and self.dealt[index] != index:
+            picture = self.data[self.rows[self.dealt[index]]]["image"]
+        turns = ((self.prompt, row["caption"]),) if "caption" in row else tuple(row["turns"])
+        return Talk(turns, None if picture is None else np.asarray(picture))
 
     def length(self, index: int) -> int:
         """About how long a row is, its picture not looked at."""
@@ -42,13 +47,15 @@ class Talks(Sequence[Talk]):
         return 0
 
 
-def open_talks(path: str, images: str, held_out: float, *, captions: bool = False) -> tuple[Talks, Talks]:
+def open_talks(
+    path: str, images: str, held_out: float, *, captions: bool = False, blind: bool = False
+) -> tuple[Talks, Talks]:
     """Those to learn from and those held out: the set's own split where it has one, else a share of the rows."""
     folder = Path(path)
     opened: Any = open_captions if captions else open_instructions
     if folder.is_dir() and any(folder.glob("held_out.*")):
         learn, apart = (opened(path, images=images, split=split) for split in ("train", "held_out"))
-        return Talks(learn, range(len(learn))), Talks(apart, range(len(apart)))
+        return Talks(learn, range(len(learn)), blind=blind), Talks(apart, range(len(apart)))
     data = opened(path, images=images)
     order = np.random.default_rng(0).permutation(len(data))
     cut = round(len(data) * held_out)
@@ -56,7 +63,7 @@ def open_talks(path: str, images: str, held_out: float, *, captions: bool = Fals
         raise BadData(
             f"BadData: {path}: a share of {held_out} of {len(data)} rows leaves nothing on one side; give more rows"
         )
-    return Talks(data, sorted(order[cut:].tolist())), Talks(data, sorted(order[:cut].tolist()))
+    return Talks(data, sorted(order[cut:].tolist()), blind=blind), Talks(data, sorted(order[:cut].tolist()))
 
 
 def questions(path: str, talks: Talks, most: int) -> list[Talk]:

@@ -4,12 +4,15 @@
 
 Alignment and instruction tuning suppose a vision tower that sees. A small model trained plainly on hard scenes learns the
 language and answers one constant number, whatever the picture shows. So the scenes begin easy, with the questions that
-only seeing can answer, and widen as the probability it gives to the right first word passes a gate; one difficulty for each
-world. All parts learn. Scenes are drawn as they are needed; pictures of the held-out share are never trained on.
+only seeing can answer, and widen as the probability it gives to the right answers passes a gate; one difficulty for each
+world. What it is not sure of is asked most. All parts learn. Scenes are drawn as they are needed; pictures of the held-out
+share are never trained on.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +28,13 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.chat import IGNORED
 from drivetrain.models.fresh import Shape, fresh_vlm
 from drivetrain.models.vlm import PARTS, VLM, Batch
-from drivetrain.run import Run
-from drivetrain.training.language import Learner, Schedule, Talk, check, collate, examine, finish, held_out_loss
+from drivetrain.run import Run, processes
+from drivetrain.training.examination import examine, finish
+from drivetrain.training.language import LOOKED_AT, Learner, Schedule, Talk, collate, without_sight
+from drivetrain.training.selfchecks import check
 
-FIRST = {"cartpole": ("tilt",), "carracing": ("bend", "heading")}  # what only seeing can answer
+MEMORY = 0.03  # weight of one answer in the running mean of how sure the model is
+FIRST = {"cartpole": ("tilt",), "carracing": ("bend",)}  # what only seeing can answer, in the easiest scenes too
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,14 @@ class Config:
     steps: int = 5_000  # gradient steps
     batch_size: int = 32  # pictures
     turns: int = 2  # questions about each picture, at most
-    gate: float = 0.6  # probability of the right first word from which scenes become harder
+    gate: float = 0.6  # probability of the right answer from which scenes become harder
+    number_gate: float = 0.5  # the same where the answer is a number, of its first token
     widen: float = 0.05  # by how much, of 1
     patience: int = 20  # steps between two widenings of a world
+    due: float = 0.6  # share of the run by whose end scenes are as hard as they get; they widen from half of it on
+    difficulty: float = 0.0  # of the first scenes; 1 begins with all scenes and all questions
     still_patches: bool = True  # leave the tower's random projection of patches as it is
+    blind: bool = False  # learn from pictures of other scenes: what can be known without seeing
     held_out: float = 0.1  # share of the pictures, by their pixels, that is not trained on
     questions: int = 1_000  # asked in the examination at the end, about held-out pictures
     check_every: int = 250  # steps between looks at the held-out loss
@@ -61,28 +71,46 @@ CHECKPOINT_EVERY = 500
 
 
 class Curriculum:
-    """How hard each world's scenes are, by how sure of the right first words the model is."""
+    """How hard each world's scenes are, and what is asked most, by how sure of the right answers the model is.
+
+    A world's scenes widen when its FIRST questions pass their gate. The mean over all questions would not do: those that are
+    easily guessed hide the one that is not seen at all. No world goes beyond those before all worlds have passed once: what one
+    teaches drowns the small beginnings of sight in another.
+    """
 
     def __init__(self, worlds: list[str], config: Config):
         self.config = config
-        self.difficulty = dict.fromkeys(worlds, 0.0)
-        self.sure = dict.fromkeys(worlds, 0.0)
-        self.begun = dict.fromkeys(worlds, False)  # whether all kinds of question are asked
+        self.difficulty = dict.fromkeys(worlds, config.difficulty)
+        self.sure = {world: dict.fromkeys(kinds_of(world), 0.0) for world in worlds}
+        self.seen = {world: world not in FIRST or config.difficulty == 1.0 for world in worlds}  # it has passed once
         self.last = dict.fromkeys(worlds, 0)
 
     def kinds(self, world: str) -> tuple[str, ...]:
-        return tuple(kinds_of(world)) if self.begun[world] or world not in FIRST else FIRST[world]
+        return tuple(self.sure[world]) if all(self.seen.values()) else FIRST.get(world, tuple(self.sure[world]))
 
-    def take(self, world: str, sure: float, step: int) -> None:
-        self.sure[world] = 0.95 * self.sure[world] + 0.05 * sure
-        if self.sure[world] < self.config.gate or step < self.last[world] + self.config.patience:
-            return
-        if self.begun[world]:
-            self.difficulty[world] = min(self.difficulty[world] + self.config.widen, 1.0)
-        self.begun[world], self.last[world] = True, step
+    def weight(self, world: str, kind: str) -> float:
+        return 1.1 - self.sure[world][kind]
+
+    def take(self, world: str, answers: Sequence[tuple[str, float]], step: int) -> None:
+        """How probable the right answers to this step's questions were."""
+        sure = self.sure[world]
+        for kind, chance in answers:
+            sure[kind] += MEMORY * (chance - sure[kind])
+        through = all(sure[kind] >= self.gate(world, kind) for kind in FIRST.get(world, sure))
+        if through and step >= self.last[world] + self.config.patience:
+            if all(self.seen.values()):
+                self.difficulty[world] = min(self.difficulty[world] + self.config.widen, 1.0)
+            self.seen[world], self.last[world] = True, step
+        due = min(2 * step / max(self.config.due * self.config.steps, 1) - 1, 1.0)
+        if due > 0:
+            self.seen[world] = True
+            self.difficulty[world] = max(self.difficulty[world], due)
+
+    def gate(self, world: str, kind: str) -> float:
+        return self.config.gate if kinds_of(world)[kind].choices else self.config.number_gate
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: dict(getattr(self, name)) for name in ("difficulty", "sure", "begun", "last")}
+        return {name: copy.deepcopy(getattr(self, name)) for name in ("difficulty", "sure", "seen", "last")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -101,33 +129,40 @@ class Scenes:
         self.config = config
         self.of = {world: catalog.find("scenes", world)() for world in self.worlds}
 
-    def talk(
-        self, world: str, seed: tuple[int, ...], difficulty: float, kinds: tuple[str, ...], held_out: bool
-    ) -> Talk:
-        """About one picture, of the share that is wanted and about which there is something to say."""
-        random = np.random.default_rng(seed)
-        turns = 1 if held_out else self.config.turns
+    def draw(
+        self, world: str, random: np.random.Generator, difficulty: float, kinds: Sequence[str], *, held_out: bool
+    ) -> tuple[np.ndarray, list[Question]]:
+        """A picture of the share that is wanted, about which there is something to say, and what can be asked."""
         while True:
             picture, facts = self.of[world].draw(random, difficulty)
             if (share_of(picture) < self.config.held_out) != held_out:
                 continue
             if asked := ask(world, facts, random, kinds):
-                chosen = [asked[i] for i in random.permutation(len(asked))[:turns]]
-                return talk_of(world, picture, chosen)
+                return picture, asked
 
-    def batch(self, step: int, curriculum: Curriculum) -> tuple[list[Talk], list[str]]:
-        names = [self.worlds[i % len(self.worlds)] for i in range(self.config.batch_size)]
-        talks = [
-            self.talk(world, (self.config.seed, step, i), curriculum.difficulty[world], curriculum.kinds(world), False)
-            for i, world in enumerate(names)
-        ]
-        return talks, names
+    def batch(self, step: int, curriculum: Curriculum) -> tuple[list[Talk], list[tuple[str, str]]]:
+        """Conversations, and of every question in them its world and kind."""
+        talks, kinds = [], []
+        for i in range(self.config.batch_size):
+            world = self.worlds[i % len(self.worlds)]
+            random = np.random.default_rng((self.config.seed, step, i))
+            wanted, difficulty = curriculum.kinds(world), curriculum.difficulty[world]
+            picture, asked = self.draw(world, random, difficulty, wanted, held_out=False)
+            late = random.exponential(size=len(asked)) / [curriculum.weight(world, q.kind) for q in asked]
+            chosen = [asked[int(j)] for j in late.argsort()[: self.config.turns]]
+            talks.append(talk_of(world, picture, chosen))
+            kinds += [(world, question.kind) for question in chosen]
+        return (without_sight(talks, len(self.worlds)) if self.config.blind else talks), kinds
 
     def held_out(self, count: int) -> list[Talk]:
         """The same for every run: as many of each kind."""
         kinds = [(world, kind) for world in self.worlds for kind in kinds_of(world)]
         pairs = [kinds[i % len(kinds)] for i in range(max(count, len(kinds)))]
-        return [self.talk(world, (1 << 40, i), 1.0, (kind,), True) for i, (world, kind) in enumerate(pairs)]
+        return [self.exam(world, kind, i) for i, (world, kind) in enumerate(pairs)]
+
+    def exam(self, world: str, kind: str, number: int) -> Talk:
+        random = np.random.default_rng((1 << 40, number))
+        return talk_of(world, *self.draw(world, random, 1.0, (kind,), held_out=True))
 
 
 def talk_of(world: str, picture: np.ndarray, asked: list[Question]) -> Talk:
@@ -153,20 +188,20 @@ def words(config: Config) -> list[str]:
     return texts
 
 
-def losses(vlm: VLM, batch: Batch) -> dict[str, Tensor]:
-    """The negative log-likelihood of the answers; beside it how probable the first word of each was."""
-    each = vlm.losses(batch)
-    return {"loss/answers": each.mean(), "first": (-each.detach()[first_words(batch)]).exp()}
-
-
-def first_words(batch: Batch) -> Tensor:
-    """Which of the answer tokens begin an answer."""
-    labels = batch["labels"]
-    taught = labels[:, 1:] != IGNORED
-    return (taught & (labels[:, :-1] == IGNORED))[taught]
+def chances(vlm: VLM, batch: Batch, each: Tensor) -> list[float]:
+    """How probable the right answer to each question was: of numbers by the first token, else by the least probable one."""
+    labels = batch["labels"][:, 1:]
+    taught = labels != IGNORED
+    begins = (taught & (batch["labels"][:, :-1] == IGNORED))[taught]
+    firsts = labels[taught][begins].tolist()
+    answers = (-each).exp().split(torch.diff(begins.nonzero()[:, 0], append=torch.tensor([len(each)])).tolist())
+    numeric = {vlm.tokenizer.convert_tokens_to_ids(text) for text in "-0123456789"}
+    return [float(p[0] if first in numeric else p.min()) for first, p in zip(firsts, answers, strict=True)]
 
 
 def train(config: Config, run: Run) -> VLM:
+    if processes()[1] > 1:
+        raise BadConfig("BadConfig: stage 0 is for small models and trains in one process; start it without torchrun")
     random = Randomness(config.seed)
     scenes = Scenes(config)
     vlm = fresh_vlm(config.architecture, config.shape, words(config))
@@ -174,24 +209,21 @@ def train(config: Config, run: Run) -> VLM:
     if config.still_patches:
         hold_patches(vlm)
     curriculum = Curriculum(scenes.worlds, config)
-    learner = Learner(vlm, config.schedule, config.steps)
     held_out = scenes.held_out(config.questions)
     check(vlm, scenes.batch(0, curriculum)[0], PARTS)
-    parts: dict[str, Any] = {"learner": learner, "curriculum": curriculum, "random": random}
+    learner = Learner(vlm, config.schedule, config.steps)
     vlm.train()
-    for step in run.steps(config.steps, **parts):
-        talks, worlds = scenes.batch(step, curriculum)
+    for step in run.steps(config.steps, learner=learner, curriculum=curriculum, random=random):
+        talks, kinds = scenes.batch(step, curriculum)
         batch = collate(vlm, talks)
-        found = learner.step(step, lambda batch=batch: losses(vlm, batch))  # type: ignore[misc]
-        loss, first = found["loss/answers"], found["first"]
-        owner = np.repeat(worlds, [len(talk.turns) for talk in talks])
+        loss, each = learner.step(step, [batch])
+        found = list(zip(kinds, chances(vlm, batch, each), strict=True))
         for world in scenes.worlds:
-            curriculum.take(world, float(first[torch.from_numpy(owner == world)].mean()), step)
-            run.log(
-                step, {f"difficulty/{world}": curriculum.difficulty[world], f"sure/{world}": curriculum.sure[world]}
-            )
-        run.log(step, {"loss": loss, "loss/answers": loss})
+            curriculum.take(world, [(kind, chance) for (of, kind), chance in found if of == world], step)
+            run.log(step, {f"difficulty/{world}": curriculum.difficulty[world]})
+            run.log(step, {f"sure/{world}/{kind}": sure for kind, sure in curriculum.sure[world].items()})
+        run.log(step, {"loss": loss})
         if (step + 1) % config.check_every == 0:
-            run.log(step, {"held_out/loss": held_out_loss(vlm, held_out[:200], config.batch_size)})
-    finish(vlm, run, held_out, examine(vlm, held_out))
+            run.log(step, {"held_out/loss": learner.held_out_loss(held_out[:LOOKED_AT], config.batch_size)})
+    finish(learner, run, held_out, config.batch_size, lambda vlm: examine(vlm, held_out))
     return vlm

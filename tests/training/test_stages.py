@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from drivetrain import describe
-from drivetrain.errors import SelfCheckFailed
+from drivetrain.errors import BadConfig, SelfCheckFailed
 from drivetrain.models.fresh import Shape, fresh_vlm
 from drivetrain.models.vlm import PARTS, load_vlm
 from drivetrain.run import Run
-from drivetrain.training import align, caption, instruct, language, pretrain
-from drivetrain.training.language import Learner, Schedule, Talk, check, collate
+from drivetrain.training import align, caption, examination, instruct, language, pretrain
+from drivetrain.training.conversations import open_talks
+from drivetrain.training.language import Learner, Schedule, Talk, collate
+from drivetrain.training.selfchecks import check
 
 SMALL = Shape(width=32, heads=2, vision_layers=1, language_layers=1, picture=48, patch=24)
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
@@ -213,7 +215,7 @@ def test_a_step_is_adamw_on_the_mean_over_answer_tokens():
     one, other = new(), new()
     learner = Learner(one, Schedule(lr=1e-3, warmup=0, weight_decay=0.0, max_grad_norm=1e9), 100)
     batch = collate(one, TALKS)
-    learner.step(50, lambda: {"loss/answers": one.losses(batch).mean()})
+    learner.step(50, [batch])
     reference = torch.optim.AdamW(other.model.parameters(), lr=1e-3 * language.rate(50, 100, Schedule(warmup=0)),
                                   betas=(0.9, 0.98), weight_decay=0.0)  # fmt: skip
     other.model(**collate(other, TALKS)).loss.backward()
@@ -222,18 +224,80 @@ def test_a_step_is_adamw_on_the_mean_over_answer_tokens():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_the_curriculum_widens_only_when_it_sees():
-    curriculum = pretrain.Curriculum(["cartpole"], replace(PRETRAIN, patience=1, gate=0.5, widen=0.25))
+def test_portions_take_the_same_step_as_the_whole_batch():
+    """Their answers differ in length, so the mean over portions of their means would be another."""
+    talks = [
+        Talk((("Which way?", word),), picture)
+        for word, picture in zip(("left", "right left right", "left", "right right"), PICTURES, strict=True)
+    ]
+    one, other = new(), new()
+    whole, parts = (Learner(vlm, Schedule(warmup=0), 100) for vlm in (one, other))
+    loss, each = whole.step(50, [collate(one, talks)])
+    again, apart = parts.step(50, [collate(other, talks[:2]), collate(other, talks[2:])])
+    assert float(loss) == pytest.approx(float(again), rel=1e-5)
+    torch.testing.assert_close(each, apart, rtol=1e-4, atol=1e-5)
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(BadConfig, match="--batch-size 4 does not divide"):
+        _ = replace(instruct.DEBUG, accumulate=3).portion
+
+
+def widened(curriculum, sure, begin, end):
+    for step in range(begin, end):
+        curriculum.take("cartpole", [(kind, sure(kind)) for kind in curriculum.kinds("cartpole")], step)
+    return curriculum.difficulty["cartpole"]
+
+
+def test_the_curriculum_widens_only_when_the_least_seen_is_seen():
+    config = replace(PRETRAIN, patience=1, gate=0.5, number_gate=0.5, widen=0.25, steps=10_000)
+    curriculum = pretrain.Curriculum(["cartpole"], config)
     assert curriculum.kinds("cartpole") == pretrain.FIRST["cartpole"]
-    for step in range(200):
-        curriculum.take("cartpole", 0.4, step)
-    assert curriculum.difficulty["cartpole"] == 0.0
-    for step in range(200, 400):
-        curriculum.take("cartpole", 0.9, step)
-    assert curriculum.difficulty["cartpole"] == 1.0
+    assert widened(curriculum, lambda kind: 0.4, 0, 400) == 0.0
+    assert curriculum.kinds("cartpole") == pretrain.FIRST["cartpole"]
+    curriculum.take("cartpole", [("tilt", 0.9)] * 100, 400)  # it has passed once
     assert len(curriculum.kinds("cartpole")) > len(pretrain.FIRST["cartpole"])
+    widened(curriculum, lambda kind: 0.1 if kind == "tilt" else 0.9, 401, 500)
+    reached = curriculum.difficulty["cartpole"]
+    assert widened(curriculum, lambda kind: 0.1 if kind == "tilt" else 0.9, 500, 1_000) == reached < 1
+    assert curriculum.weight("cartpole", "tilt") > 3 * curriculum.weight("cartpole", "third")
+    assert widened(curriculum, lambda kind: 0.9, 1_000, 1_400) == 1.0
+
+
+def test_no_world_goes_on_before_all_are_seen():
+    curriculum = pretrain.Curriculum(["cartpole", "carracing"], replace(PRETRAIN, patience=1, steps=10_000))
+    assert widened(curriculum, lambda kind: 0.9, 0, 400) == 0.0
+    assert curriculum.kinds("cartpole") == pretrain.FIRST["cartpole"]
+    curriculum.take("carracing", [("bend", 0.9)] * 100, 400)
+    assert widened(curriculum, lambda kind: 0.9, 400, 500) > 0
+
+
+def test_scenes_are_at_their_hardest_when_they_are_due():
+    curriculum = pretrain.Curriculum(["cartpole"], replace(PRETRAIN, steps=100, due=0.5))
+    assert [round(widened(curriculum, lambda kind: 0.0, s, s + 1), 2) for s in (25, 30, 40, 50)] == [0, 0.2, 0.6, 1]
+
+
+def test_how_sure_it_is_of_an_answer():
+    """Of a number by its first token, of words by the token that decides."""
+    vlm = new()
+    talks = [Talk((("Which way?", word),), p) for word, p in zip(("-12", "right left"), PICTURES, strict=False)]
+    batch = collate(vlm, talks)
+    counts = [len(vlm.style.answer(talk.turns[0][1])) for talk in talks]
+    each = -torch.log(torch.tensor([0.5, 0.1, 0.2, 0.3][: counts[0]] + [0.9, 0.4, 0.8, 0.7][: counts[1]]))
+    assert pretrain.chances(vlm, batch, each) == pytest.approx([0.5, 0.4])
+
+
+def test_a_blind_one_sees_other_pictures(made):
+    sighted, _ = open_talks(str(made / "captions"), "", 0.1, captions=True)
+    blind, held_out = open_talks(str(made / "captions"), "", 0.1, captions=True, blind=True)
+    same = [np.array_equal(a.picture, b.picture) for a, b in zip(sighted, blind, strict=True)]
+    assert np.mean(same) < 0.2
+    assert [t.turns for t in sighted] == [t.turns for t in blind]
+    assert held_out.dealt.tolist() == list(range(len(held_out)))
 
 
 def test_a_constant_answer_correlates_with_nothing():
-    assert language.correlation(np.full(9, 45.0), np.arange(9.0)) == 0.0
-    assert language.correlation(np.arange(9.0), np.arange(9.0) * 3) == pytest.approx(1.0)
+    assert examination.correlation(np.full(9, 45.0), np.arange(9.0)) == 0.0
+    assert examination.correlation(np.arange(9.0), np.arange(9.0) * 3) == pytest.approx(1.0)
