@@ -36,7 +36,7 @@ FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
 FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
 UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
-UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "number_gate", "widen"}
+UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
 OTHER_NAMES = {"--model-path": "--backbone"}  # what others call our flags

@@ -8,7 +8,7 @@ Scenes are drawn at random rather than played to. The folder holds
     images/000000.png ...
     train.csv, train.jsonl       captions
     train.json                   instructions, in LLaVA's layout
-    facts.jsonl                  per picture: its split, the facts, and for instructions the kind and choices of each question
+    facts.jsonl                  per picture split, world and facts, and for instructions the kind and choices of each question
 
 and the same as train for held_out. A picture's own pixels say which split it is in, so that no held-out picture equals
 one to train on: neither here nor in another set of the same share. Scene number i depends on the seed and i alone.
@@ -58,6 +58,7 @@ class Scene:
     """What is written about a picture."""
 
     number: int
+    env: str
     held_out: bool
     facts: dict[str, float]
     caption: str = ""
@@ -72,7 +73,8 @@ class Scene:
         """What an evaluation wants to know."""
         asked = [{"kind": q.kind, "answer": q.answer, "choices": q.choices} for q in self.questions]
         said = {"caption": self.caption} if self.caption else {"questions": asked}
-        return {"image": self.image, "split": SPLITS[self.held_out], "facts": self.facts, **said}
+        split = SPLITS[self.held_out]
+        return {"image": self.image, "split": split, "env": self.env, "facts": self.facts, **said}
 
     @property
     def conversation(self) -> Conversation:
@@ -130,7 +132,7 @@ def _scene(form: str, config: Config, world: Any, number: int) -> tuple[np.ndarr
     random = np.random.default_rng((config.seed, number))
     for _ in range(TRIES):
         picture, facts = world.draw(random, config.difficulty)
-        scene = Scene(number, share_of(picture) < config.held_out, facts)
+        scene = Scene(number, config.env, share_of(picture) < config.held_out, facts)
         if form == "captions" and (said := caption(config.env, facts, config.style)):
             return picture, replace(scene, caption=said)
         if form == "instructions" and (asked := ask(config.env, facts, random, _kinds(config))):

@@ -3,6 +3,7 @@
     stats.summary(returns)          mean, deviation, IQM, and a 95% interval of each of the two centres
     stats.paired(mine, theirs)      "better", "worse" or "no difference shown", on the same seeds
     stats.wilson(successes, trials) a rate
+    stats.correlation(a, b)         Pearson's
 
 Intervals of means are bootstrapped (percentile, widened for small samples as Hesterberg 2015 does, because plain
 percentiles are too narrow below some thirty values). IQM is the mean of the middle half, as in Agarwal et al. 2021.
@@ -107,6 +108,18 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> In
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == trials else middle + half
     return Interval(rate, low, high)
+
+
+def correlation(a: Values, b: Values, *, confidence: float = CONFIDENCE) -> Interval:
+    """Pearson's, with Fisher's interval; 0 where either is constant, for one answer to everything tells nothing."""
+    one, other = _checked(a), _checked(b)
+    if len(one) != len(other):
+        raise BadConfig(f"BadConfig: a correlation needs as many values on both sides, got {len(one)} and {len(other)}")
+    value = 0.0 if one.std() == 0 or other.std() == 0 else float(np.corrcoef(one, other)[0, 1])
+    if len(one) < 4:
+        return Interval(value, None, None)
+    middle, reach = math.atanh(max(min(value, 1 - 1e-12), 1e-12 - 1)), _z(confidence) / math.sqrt(len(one) - 3)
+    return Interval(value, math.tanh(middle - reach), math.tanh(middle + reach))
 
 
 def paired(mine: Values, theirs: Values, *, confidence: float = CONFIDENCE, seed: int = 0) -> Paired:

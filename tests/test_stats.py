@@ -221,3 +221,23 @@ def test_policies_that_are_alike_are_rarely_told_apart():
 def test_pairs_must_be_pairs():
     with pytest.raises(BadConfig, match="got 3 and 2"):
         stats.paired([1, 2, 3], [1, 2])
+
+
+def test_a_constant_answer_correlates_with_nothing():
+    assert stats.correlation(np.full(9, 45.0), np.arange(9.0)).value == 0.0
+    assert stats.correlation(np.arange(9.0), np.arange(9.0) * 3).value == pytest.approx(1.0)
+
+
+def test_a_correlation_lies_in_its_interval_as_often_as_said():
+    random, inside = np.random.default_rng(0), 0
+    for _ in range(400):
+        a = random.normal(size=40)
+        found = stats.correlation(a, 0.6 * a + 0.8 * random.normal(size=40))
+        inside += found.low < 0.6 < found.high
+    assert 0.92 < inside / 400 < 0.98
+
+
+def test_correlations_need_pairs():
+    with pytest.raises(BadConfig, match="as many values"):
+        stats.correlation([1, 2], [1, 2, 3])
+    assert stats.correlation([1, 2, 3], [1, 2, 4]).low is None

@@ -36,6 +36,7 @@ FIRST_TILE, LAST_TILE = 2, -12  # far enough from the seam of the lap
 IN_SIGHT_M = ((-5.0, 36.0), (-29.0, 29.0))  # ahead of the car, and to its left
 
 SPEED_MPS = 100.0
+CRAWL_MPS, RACE_MPS = 10.0, 90.0  # at difficulty 0 a car goes at less than the first or more than the second
 MIDDLE_M, EDGE_M = 2.0, 6.0  # how far off the middle a car on the road is, at difficulty 0 and at 1
 GRASS_SHARE, GRASS_M = 0.3, (8.2, 11.0)  # at difficulty 1 so many cars are off the road, so far from its middle
 
@@ -146,7 +147,7 @@ def somewhere(track: Track, random: np.random.Generator, difficulty: float) -> P
         return None
     tile = int(random.choice(tiles))
     along = random.uniform(*track.along_m[tile : tile + 2])
-    offset_m, speed_mps = off_the_middle(random, difficulty), random.uniform(0, SPEED_MPS)
+    offset_m, speed_mps = off_the_middle(random, difficulty), pace(random, difficulty)
     road_rad = track.heading(along)
     position = track.point(along) + offset_m * np.array([math.sin(road_rad), -math.cos(road_rad)])
     to_aim = track.point(along + AIM_M) - position
@@ -172,6 +173,14 @@ def off_the_middle(random: np.random.Generator, difficulty: float) -> float:
     if random.random() < GRASS_SHARE * difficulty:
         return math.copysign(random.uniform(*GRASS_M), random.uniform(-1, 1))
     return random.uniform(-1, 1) * (MIDDLE_M + (EDGE_M - MIDDLE_M) * difficulty)
+
+
+def pace(random: np.random.Generator, difficulty: float) -> float:
+    speed_mps = random.uniform(0, SPEED_MPS)
+    if random.random() < difficulty:
+        return speed_mps
+    share = speed_mps / SPEED_MPS
+    return 2 * share * CRAWL_MPS if share < 0.5 else SPEED_MPS - 2 * (1 - share) * (SPEED_MPS - RACE_MPS)
 
 
 def turned(aimed_deg: float, random: np.random.Generator, difficulty: float) -> float:

@@ -39,7 +39,10 @@ BLACK, WOOD, AXLE, WHITE = (0, 0, 0), (202, 152, 101), (129, 132, 203), (255, 25
 
 # How far the states of `Scenes` reach to either side: at difficulty 0, and what each further unit adds.
 NEAR_M, FARTHER_M = 0.02, 2.38  # at 2.4 an episode ends
-LEAN_DEG, FURTHER_DEG = 14.0, 1.0  # an episode ends at 12, or a little above
+LEAN_DEG, CLEAR_DEG = (
+    15.0,
+    8.0,
+)  # an episode ends at 12, or a little above; a pole at the second leans for everybody to see
 UPRIGHT_DEG, UPRIGHT_SHARE = 1.0, 0.25  # so many of the poles stand upright, as they do in play
 
 
@@ -143,11 +146,14 @@ class Scenes:
         self.cartpole = CartPolePixels()
 
     def draw(self, random: np.random.Generator, difficulty: float) -> tuple[np.ndarray, dict[str, float]]:
-        """A picture [160, 600, 3] and its facts; at difficulty 0 the cart is near the middle, at 1 it is anywhere."""
+        """A picture [160, 600, 3] and its facts; at difficulty 0 the cart is near the middle and the pole upright or far from
+        it, at 1 both are anywhere."""
         assert 0 <= difficulty <= 1, f"difficulty is {difficulty}"
-        upright = random.random() < UPRIGHT_SHARE
+        upright, clear = random.random() < UPRIGHT_SHARE, random.random() >= difficulty
         position_m = random.uniform(-1, 1) * (NEAR_M + FARTHER_M * difficulty)
-        tilt_deg = random.uniform(-1, 1) * (UPRIGHT_DEG if upright else LEAN_DEG + FURTHER_DEG * difficulty)
+        tilt_deg = random.uniform(-1, 1) * (UPRIGHT_DEG if upright else LEAN_DEG)
+        if clear and not upright:
+            tilt_deg = math.copysign(random.uniform(CLEAR_DEG, LEAN_DEG), tilt_deg)
         picture = self.cartpole.strip_of(position_m, math.radians(tilt_deg))
         return picture, {"position_m": position_m, "tilt_deg": tilt_deg}
 

@@ -27,9 +27,7 @@ LEARNING = ("projector",)
 
 @dataclass(frozen=True)
 class Config(Rows):
-    alignment_dataset: str = (
-        "data/cartpole-questions"  # LLaVA's JSON, or a folder of `drivetrain collect --as instructions`
-    )
+    alignment_dataset: str = "data/cartpole-questions"  # in LLaVA's JSON, or collected; several with commas between
     images: str = ""  # the folder of its images; empty is beside the file
     backbone: str = "tiny-llava"  # a name of `drivetrain list backbones`, a folder or a hub id
     vision_model: str = ""  # instead of a backbone: a vision tower,

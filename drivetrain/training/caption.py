@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from drivetrain import stats
 from drivetrain.checkpoint import Randomness
 from drivetrain.models.vlm import PARTS, VLM, load_vlm
 from drivetrain.run import Run
@@ -29,14 +30,12 @@ from drivetrain.training.selfchecks import check
 
 @dataclass(frozen=True)
 class Config(Rows):
-    dataset: str = "data/carracing-captions"  # CSV, JSONL, a folder of them, or a name of Hugging Face `datasets`
+    dataset: str = "data/carracing-captions"  # CSV, JSONL, a folder, or a name of Hugging Face `datasets`; or several
     images: str = ""  # the folder of its images; empty is beside the file
     backbone: str = "tiny-git"  # a name of `drivetrain list backbones`, a folder or a hub id
     prompt: str = PROMPT  # asked about every picture
     lora_rank: int = 8  # of LoRA in the language model; 0 trains all of the model
-    lora_targets: str = (
-        ""  # names of the projections it goes beside, with commas between; empty takes queries and values
-    )
+    lora_targets: str = ""  # projections it goes beside, with commas between; empty takes queries and values
 
 
 CHECKPOINT_EVERY = 250
@@ -69,14 +68,15 @@ def captioned(vlm: VLM, talks: Sequence[Talk], size: int = 32) -> dict[str, Any]
     dealt = np.random.default_rng(0).permutation(len(talks))
     pictures = [talk.picture for talk in talks]
     return {
-        "seen": {"captions": {"right": right(vlm, talks, pictures, size), "asked": len(talks)}},
-        "shuffled": {"captions": {"right": right(vlm, talks, [pictures[i] for i in dealt], size), "asked": len(talks)}},
+        "seen": {"captions": right(vlm, talks, pictures, size)},
+        "shuffled": {"captions": right(vlm, talks, [pictures[i] for i in dealt], size)},
     }
 
 
 @torch.no_grad()
-def right(vlm: VLM, talks: Sequence[Talk], pictures: Sequence[Any], size: int) -> float:
+def right(vlm: VLM, talks: Sequence[Talk], pictures: Sequence[Any], size: int) -> dict[str, Any]:
     said: list[str] = []
     for i in range(0, len(talks), size):
         said += vlm.generate(pictures[i : i + size], [talk.turns[0][0] for talk in talks[i : i + size]], most=32)
-    return float(np.mean([text == talk.turns[0][1] for text, talk in zip(said, talks, strict=True)]))
+    found = sum(text == talk.turns[0][1] for text, talk in zip(said, talks, strict=True))
+    return {"right": stats.wilson(found, len(talks)).to_json(), "asked": len(talks)}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from drivetrain import stats
 from drivetrain.models.chat import IMAGE
 from drivetrain.models.vlm import VLM, load_vlm
 from drivetrain.run import Run
@@ -48,15 +49,15 @@ def portions(rows: Sequence[Any], size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def choices_right(vlm: VLM, rows: Any, pictures: Any, answers: list[str], size: int) -> dict[str, float]:
+def choices_right(vlm: VLM, rows: Any, pictures: Any, answers: list[str], size: int) -> dict[str, Any]:
     choices = list(rows[0].choices)
     best: list[int] = []
     for part in portions(rows, size):
         asked = [talk.turns[-1][0] for talk in rows[part]]
         best += vlm.score(pictures[part], asked, choices).argmax(-1).tolist()
-    right = np.mean([choices[i] == answer for i, answer in zip(best, answers, strict=True)])
+    right = sum(choices[i] == answer for i, answer in zip(best, answers, strict=True))
     commonest = max(answers.count(choice) for choice in choices) / len(answers)
-    return {"right": float(right), "chance": commonest, "asked": len(rows)}
+    return {"right": stats.wilson(right, len(rows)).to_json(), "chance": commonest, "asked": len(rows)}
 
 
 def numbers_right(vlm: VLM, rows: Any, pictures: Any, answers: list[str], size: int) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def numbers_right(vlm: VLM, rows: Any, pictures: Any, answers: list[str], size: 
     numbers = np.array([0.0 if number is None else number for number in read])
     error = float(np.abs(numbers - truth)[known].mean()) if known.any() else None
     return {
-        "correlation": correlation(numbers[known], truth[known]),
+        "correlation": stats.correlation(numbers[known], truth[known]).to_json() if known.any() else None,
         "error": error,
         "distinct": float(len(set(said))),
         "unread": float((~known).mean()),
@@ -82,13 +83,6 @@ def as_number(text: str) -> float | None:
         return float(text.replace(" ", ""))
     except ValueError:
         return None
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """0 where either is constant: one answer for everything tells nothing."""
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def finish(

@@ -23,15 +23,11 @@ from drivetrain.training.selfchecks import check
 
 @dataclass(frozen=True)
 class Config(Rows):
-    instruction_dataset: str = (
-        "data/cartpole-questions"  # LLaVA's JSON, or a folder of `drivetrain collect --as instructions`
-    )
+    instruction_dataset: str = "data/cartpole-questions"  # in LLaVA's JSON, or collected; several with commas between
     images: str = ""  # the folder of its images; empty is beside the file
     backbone: str = "tiny-llava"  # a name of `drivetrain list backbones`, a folder (RUN/model), or a hub id
     lora_rank: int = 0  # of LoRA in the language model; 0 trains all of it
-    lora_targets: str = (
-        ""  # names of the projections it goes beside, with commas between; empty takes queries and values
-    )
+    lora_targets: str = ""  # projections it goes beside, with commas between; empty takes queries and values
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=3e-4))
 
 

@@ -33,8 +33,11 @@ from drivetrain.training.examination import examine, finish
 from drivetrain.training.language import LOOKED_AT, Learner, Schedule, Talk, collate, without_sight
 from drivetrain.training.selfchecks import check
 
-MEMORY = 0.03  # weight of one answer in the running mean of how sure the model is
-FIRST = {"cartpole": ("tilt",), "carracing": ("bend",)}  # what only seeing can answer, in the easiest scenes too
+MEMORY = 0.01  # weight of one answer in the running mean of how sure the model is
+FIRST = {
+    "cartpole": ("lean",),
+    "carracing": ("bend", "speed"),
+}  # what only seeing can answer, in the easiest scenes too
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class Config:
     steps: int = 5_000  # gradient steps
     batch_size: int = 32  # pictures
     turns: int = 2  # questions about each picture, at most
-    gate: float = 0.6  # probability of the right answer from which scenes become harder
-    number_gate: float = 0.5  # the same where the answer is a number, of its first token
+    gate: float = 0.75  # probability of the right answer from which scenes become harder
     widen: float = 0.05  # by how much, of 1
     patience: int = 20  # steps between two widenings of a world
     due: float = 0.6  # share of the run by whose end scenes are as hard as they get; they widen from half of it on
@@ -89,14 +91,15 @@ class Curriculum:
         return tuple(self.sure[world]) if all(self.seen.values()) else FIRST.get(world, tuple(self.sure[world]))
 
     def weight(self, world: str, kind: str) -> float:
-        return 1.1 - self.sure[world][kind]
+        sure = self.sure[world][kind]
+        return 1.1 - sure if kind not in FIRST.get(world, ()) or sure >= self.config.gate else 3.0
 
     def take(self, world: str, answers: Sequence[tuple[str, float]], step: int) -> None:
         """How probable the right answers to this step's questions were."""
         sure = self.sure[world]
         for kind, chance in answers:
             sure[kind] += MEMORY * (chance - sure[kind])
-        through = all(sure[kind] >= self.gate(world, kind) for kind in FIRST.get(world, sure))
+        through = all(sure[kind] >= self.config.gate for kind in FIRST.get(world, sure))
         if through and step >= self.last[world] + self.config.patience:
             if all(self.seen.values()):
                 self.difficulty[world] = min(self.difficulty[world] + self.config.widen, 1.0)
@@ -105,9 +108,6 @@ class Curriculum:
         if due > 0:
             self.seen[world] = True
             self.difficulty[world] = max(self.difficulty[world], due)
-
-    def gate(self, world: str, kind: str) -> float:
-        return self.config.gate if kinds_of(world)[kind].choices else self.config.number_gate
 
     def state_dict(self) -> dict[str, Any]:
         return {name: copy.deepcopy(getattr(self, name)) for name in ("difficulty", "sure", "seen", "last")}
@@ -141,7 +141,7 @@ class Scenes:
                 return picture, asked
 
     def batch(self, step: int, curriculum: Curriculum) -> tuple[list[Talk], list[tuple[str, str]]]:
-        """Conversations, and of every question in them its world and kind."""
+        """Conversations, and of every question in them its world and kind; no kind where an answer before it may tell."""
         talks, kinds = [], []
         for i in range(self.config.batch_size):
             world = self.worlds[i % len(self.worlds)]
@@ -151,7 +151,7 @@ class Scenes:
             late = random.exponential(size=len(asked)) / [curriculum.weight(world, q.kind) for q in asked]
             chosen = [asked[int(j)] for j in late.argsort()[: self.config.turns]]
             talks.append(talk_of(world, picture, chosen))
-            kinds += [(world, question.kind) for question in chosen]
+            kinds += [(world, chosen[0].kind), *((world, "") for _ in chosen[1:])]
         return (without_sight(talks, len(self.worlds)) if self.config.blind else talks), kinds
 
     def held_out(self, count: int) -> list[Talk]:
@@ -219,7 +219,7 @@ def train(config: Config, run: Run) -> VLM:
         loss, each = learner.step(step, [batch])
         found = list(zip(kinds, chances(vlm, batch, each), strict=True))
         for world in scenes.worlds:
-            curriculum.take(world, [(kind, chance) for (of, kind), chance in found if of == world], step)
+            curriculum.take(world, [(kind, chance) for (of, kind), chance in found if of == world and kind], step)
             run.log(step, {f"difficulty/{world}": curriculum.difficulty[world]})
             run.log(step, {f"sure/{world}/{kind}": sure for kind, sure in curriculum.sure[world].items()})
         run.log(step, {"loss": loss})
