@@ -5,8 +5,10 @@ A new thing is a file and a line here. Nothing is imported until it is asked for
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import UnknownName
@@ -80,8 +82,8 @@ ENCODERS: dict[str, Entry] = {
 }
 
 BACKBONES: dict[str, Entry] = {
-    "tiny-git": Entry("tiny-git", "a small GIT of ours (weights not trained yet)", "transformers", "vlm"),
-    "tiny-llava": Entry("tiny-llava", "a small LLaVA of ours (weights not trained yet)", "transformers", "vlm"),
+    "tiny-git": Entry("tiny-git", "a small GIT of ours", "transformers", "vlm"),
+    "tiny-llava": Entry("tiny-llava", "a small LLaVA of ours", "transformers", "vlm"),
 }
 
 TABLES: dict[str, Mapping[str, Entry]] = {
@@ -117,6 +119,16 @@ def find(table: str, name: str) -> Any:
     module, _, thing = entry(table, name).target.partition(":")
     found = importlib.import_module(module)
     return getattr(found, thing) if thing else found
+
+
+def about(row: Entry) -> str:
+    """The line about it; of a backbone that ships with the package also its size and what it was measured to know."""
+    card = Path(__file__).parent / "backbones" / row.target / "card.json"
+    if not card.is_file():
+        return row.about
+    said = json.loads(card.read_text())
+    size = f"{said['parameters'] / 1e6:.1f} million parameters, {said['bytes'] / 1e6:.1f} MB"
+    return f"{row.about}, {size}; {said['skill']}"
 
 
 def present(row: Entry) -> bool:

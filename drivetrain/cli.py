@@ -111,13 +111,13 @@ def list_(arguments: list[str]) -> int:
             raise BadConfig(f"BadConfig: cannot list {word!r}; {hint}")
     tables = {name: catalog.TABLES[name] for name in (words or catalog.TABLES)}
     if as_json:
-        print(json.dumps({t: {n: row.about for n, row in rows.items()} for t, rows in tables.items()}))
+        print(json.dumps({t: {n: catalog.about(row) for n, row in rows.items()} for t, rows in tables.items()}))
         return 0
     for table, rows in tables.items():
         print(table)
         for name, row in rows.items():
             missing = "" if catalog.present(row) else f"  (needs pip install 'drivetrain[{row.extra}]')"
-            print(f"  {name:<24} {row.about}{missing}")
+            print(f"  {name:<24} {catalog.about(row)}{missing}")
     return 0
 
 

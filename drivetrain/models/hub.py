@@ -20,10 +20,11 @@ from drivetrain.errors import BadCheckpoint, BadConfig
 
 
 def where(backbone: str) -> str:
-    """The folder of a name of the catalog; anything else is a folder or a hub id already."""
+    """The folder of a name of the catalog, or of a run's model; anything else is a folder or a hub id already."""
     if backbone in catalog.BACKBONES:
         return str(Path(__file__).resolve().parent.parent / "backbones" / catalog.BACKBONES[backbone].target)
-    return backbone
+    run = Path(backbone)
+    return str(run / "model") if (run / "model").is_dir() and (run / "metrics.jsonl").is_file() else backbone
 
 
 def weights(kind: Any, path: str, dtype: str, *, part: bool = False, config: Any = None) -> Any:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from drivetrain.catalog import BACKBONES
 from drivetrain.errors import BadConfig, MissingExtra
 from drivetrain.models.chat import IGNORED, Caption, Chat, Ids, padded, tokenise
 from drivetrain.models.hub import companion, quiet, read_config, weights, where
@@ -310,7 +311,10 @@ class VLM(nn.Module):
         trained whole, and saved with the adapter; all else stays as it is."""
         kept = [path for part in whole for path in self.family.parts[part]]
         core = self.core
+        folder = Path(where(self.name))
         core.name_or_path = self.name  # where the adapter will say that it belongs
+        if folder.is_dir() and self.name not in BACKBONES:
+            core.name_or_path = str(folder.resolve())
         self.model = with_lora(core, rank, alpha=alpha, targets=targets, dropout=dropout, kept=kept)
 
     def spare_memory(self) -> None:

@@ -1,0 +1,71 @@
+"""Make a trained model one that comes with the package: half-precision weights, and a card that says what it can do.
+
+    python scripts/ship.py tiny-llava runs/vlm_stages/llava-pretrain runs/vlm_stages/llava-align runs/vlm_stages/llava-instruct
+    python scripts/ship.py tiny-git runs/vlm_stages/git-pretrain
+
+The runs are the stages in their order; the last one's model is taken. It is examined as it ships, on held-out pictures of
+tracks that no stage drew. Writes drivetrain/backbones/NAME/.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from drivetrain.envs import carracing_scenes
+from drivetrain.models.vlm import load_vlm
+from drivetrain.training.examination import examine
+from drivetrain.training.pretrain import Config, Scenes
+
+BACKBONES = Path(__file__).resolve().parent.parent / "drivetrain" / "backbones"
+TRACKS = range(1000, 1032)
+ASKED = 3_200
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) < 2:
+        print(__doc__)
+        return 2
+    name, *runs = arguments
+    folder = BACKBONES / name
+    shutil.rmtree(folder, ignore_errors=True)
+    load_vlm(f"{runs[-1]}/model", dtype="float16").save(folder)
+    vlm = load_vlm(str(folder))
+    scenes = Scenes(Config())
+    scenes.of["carracing"] = carracing_scenes.Scenes(tracks=TRACKS)
+    found = examine(vlm, scenes.held_out(ASKED))
+    card = {
+        "parameters": sum(p.numel() for p in vlm.parameters()),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "skill": in_short(found["seen"]),
+        "made_by": [command(Path(run)) for run in runs],
+        "examination": found,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    print(f"{folder}: {card['skill']}")
+    return 0
+
+
+def in_short(seen: dict[str, Any]) -> str:
+    right = [said["right"]["value"] for said in seen.values() if "right" in said]
+    numbers = [said["correlation"]["value"] for said in seen.values() if said.get("correlation")]
+    return (
+        f"{np.mean(right):.0%} of choices right, numbers correlate at {np.mean(numbers):.2f} with the truth, held out"
+    )
+
+
+def command(run: Path) -> str:
+    """As it was started."""
+    said = json.loads((run / "environment.json").read_text())["command"]
+    return " ".join(["drivetrain", *said[1:]])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    sys.exit(main(sys.argv[1:]))
