@@ -39,6 +39,10 @@ def tables() -> str:
         table(["training", "steps/s: ours, theirs", "times as fast", "return: ours, theirs"], beside_sb3()),
         "How fast CarRacing draws, with the same pixels (`python bench/carracing.py`).",
         table(["CarRacing, game steps per second", "every step seen", "every fourth seen"], carracing()),
+        *stages(),
+        "How fast stages train beside Hugging Face's `Trainer`, with the same weights, rows and batch, on one thread, in one run "
+        "(`python bench/vlm_training.py`).",
+        table(["training of a small model", "pictures/s: ours, theirs", "times as fast"], beside_trainer()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -82,6 +86,40 @@ def carracing() -> list[list[str]]:
             rows.append(
                 [name, *(f"{c['steps_per_s']['value']:,} ({c['times_gymnasium']['value']:.1f} x)" for c in cells)]
             )
+    return rows
+
+
+def stages() -> list[str]:
+    """What a small LLaVA and a small GIT learn, from bench/vlm_stages.py."""
+    path = RESULTS / "vlm_stages.json"
+    if not path.exists():
+        return []
+    said = read(path)
+    kinds = [
+        [kind, found["measure"], within(found["ours"], "value", ".2f"), within(found["blind"], "value", ".2f")]
+        for kind, found in said["kinds"].items()
+    ]
+    captions = [
+        [name, within(said["git"][stage]["examination"]["seen"]["captions"]["right"], "value", ".2f")]
+        for stage, name in (("before", "without LoRA"), ("caption", "with LoRA"))
+        if stage in said["git"]
+    ]
+    return [
+        f"What a new LLaVA of 1.5 million parameters knows about held-out pictures after stages 0, 1a and 1b, which took "
+        f"{said['minutes']:.0f} minutes of one core, beside one that was trained on other rows' pictures "
+        "(`python bench/vlm_stages.py`).",
+        table(["question", "measure", "ours", "blind"], kinds),
+        "Captions of held-out pictures that are right to the word, by a new GIT with a fixed prompt (the same command).",
+        table(["GIT", "right"], captions),
+    ]
+
+
+def beside_trainer() -> list[list[str]]:
+    said = read(RESULTS / "vlm_training.json")
+    rows = []
+    for case in ("captions", "instructions"):
+        ours, theirs = (middle(said[case][side]) for side in ("ours", "theirs"))
+        rows.append([case, f"{ours:,.0f}, {theirs:,.0f}", within(said[case]["times_as_fast"], "value", ".2f")])
     return rows
 
 
