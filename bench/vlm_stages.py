@@ -28,21 +28,21 @@ TUNING = ["--questions", ASKED, "--threads", "1"]
 
 STAGES: dict[str, list[tuple[str, list[str]]]] = {
     "llava": [
-        ("pretrain", ["train", "pretrain", "--questions", ASKED]),
+        ("pretrain", ["train", "pretrain"]),
         ("align", ["train", "align", "--backbone", "{folder}/llava-pretrain/model", "--new-projector",
                    "--alignment-dataset", SETS, "--steps", "400", "--schedule.lr", "3e-3", *TUNING]),
         ("instruct", ["train", "instruct", "--backbone", "{folder}/llava-align/model", "--instruction-dataset", SETS,
                       "--steps", "1000", *TUNING]),
     ],
     "blind": [
-        ("pretrain", ["train", "pretrain", "--blind", "--difficulty", "1", "--questions", ASKED]),
+        ("pretrain", ["train", "pretrain", "--blind", "--difficulty", "1"]),
         ("align", ["train", "align", "--blind", "--backbone", "{folder}/blind-pretrain/model", "--new-projector",
                    "--alignment-dataset", SETS, "--steps", "400", "--schedule.lr", "3e-3", *TUNING]),
         ("instruct", ["train", "instruct", "--blind", "--backbone", "{folder}/blind-align/model", "--instruction-dataset", SETS,
                       "--steps", "1000", *TUNING]),
     ],
     "git": [
-        ("pretrain", ["train", "pretrain", "--architecture", "git", "--questions", ASKED]),
+        ("pretrain", ["train", "pretrain", "--architecture", "git"]),
         ("before", ["train", "caption", "--backbone", "{folder}/git-pretrain/model", "--dataset", "{folder}/captions",
                     "--steps", "1", "--schedule.lr", "1e-12", *TUNING]),
         ("caption", ["train", "caption", "--backbone", "{folder}/git-pretrain/model", "--dataset", "{folder}/captions",

@@ -1,7 +1,8 @@
-"""A run's story: report.md with its settings, its last numbers, and curves.png. Reads the run folder, nothing else."""
+"""A run's story: report.md, with settings, last numbers, what an examination found, and curves.png. Reads the run folder alone."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def write_report(folder: Path, opening: str = "") -> Path:
         opening,
         "![curves](curves.png)" if curves else "",
         numbers(rows),
+        examination(folder / "examination.json"),
+        (folder / "samples.md").read_text().strip() if (folder / "samples.md").is_file() else "",
         settings(said),
     ]
     path = folder / "report.md"
@@ -69,6 +72,26 @@ def curve_names(rows: list[dict[str, Any]]) -> list[str]:
 def smoothed(values: Any, share: float = 0.05) -> list[float]:
     width = max(int(len(values) * share), 1)
     return [sum(values[max(0, i - width) : i + 1]) / (i + 1 - max(0, i - width)) for i in range(len(values))]
+
+
+def examination(path: Path) -> str:
+    """By kind of question, with the pictures as they are and dealt to other rows."""
+    if not path.is_file():
+        return ""
+    said = json.loads(path.read_text())
+    lines = ["## What it knows", "", "| held-out question | measure | its pictures | others' pictures | asked |"]
+    lines.append("|---|---|---|---|---|")
+    for kind, seen in said["seen"].items():
+        measure = "right" if "right" in seen else "correlation"
+        cells = [interval(found[measure]) for found in (seen, said["shuffled"][kind])]
+        lines.append(f"| {kind} | {measure} | {cells[0]} | {cells[1]} | {seen['asked']} |")
+    return "\n".join(lines)
+
+
+def interval(said: dict[str, Any] | None) -> str:
+    if said is None or said["low"] is None:
+        return "-" if said is None else f"{said['value']:.2f}"
+    return f"{said['value']:.2f} ({said['low']:.2f} to {said['high']:.2f})"
 
 
 def numbers(rows: list[dict[str, Any]]) -> str:

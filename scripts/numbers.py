@@ -40,7 +40,7 @@ def tables() -> str:
         "How fast CarRacing draws, with the same pixels (`python bench/carracing.py`).",
         table(["CarRacing, game steps per second", "every step seen", "every fourth seen"], carracing()),
         *stages(),
-        "How fast stages train beside Hugging Face's `Trainer`, with the same weights, rows and batch, on one thread, in one run "
+        "How fast stages train beside Hugging Face's `Trainer`: same weights, rows and batch, on one thread, in one run "
         "(`python bench/vlm_training.py`).",
         table(["training of a small model", "pictures/s: ours, theirs", "times as fast"], beside_trainer()),
     ]

@@ -107,7 +107,7 @@ def show(vlm: VLM, folder: Path, talks: Sequence[Talk]) -> None:
     """samples.md: pictures, what was asked, what was answered and what is true."""
     pictures = folder / "samples"
     pictures.mkdir(exist_ok=True)
-    lines = ["# What it says", "", "| picture | question | its answer | the truth |", "|---|---|---|---|"]
+    lines = ["## What it says", "", "| picture | question | its answer | the truth |", "|---|---|---|---|"]
     for i, talk in enumerate(talks):
         question, truth = talk.turns[0]
         said = vlm.generate(None if talk.picture is None else [talk.picture], [question], most=24)[0]

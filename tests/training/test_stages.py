@@ -12,6 +12,7 @@ from drivetrain import describe
 from drivetrain.errors import BadConfig, SelfCheckFailed
 from drivetrain.models.fresh import Shape, fresh_vlm
 from drivetrain.models.vlm import PARTS, load_vlm
+from drivetrain.report import write_report
 from drivetrain.run import Run
 from drivetrain.training import align, caption, instruct, language, pretrain
 from drivetrain.training.conversations import open_talks, questions
@@ -287,6 +288,15 @@ def test_how_sure_it_is_of_an_answer():
     counts = [len(vlm.style.answer(talk.turns[0][1])) for talk in talks]
     each = -torch.log(torch.tensor([0.5, 0.1, 0.2, 0.3][: counts[0]] + [0.9, 0.4, 0.8, 0.7][: counts[1]]))
     assert pretrain.chances(vlm, batch, each) == pytest.approx([0.5, 0.4])
+
+
+def test_the_report_tells_what_it_knows_and_shows_what_it_says(made, tmp_path):
+    stage, config = stages(made)["align"]
+    trained(stage, config, tmp_path / "run")
+    said = write_report(tmp_path / "run").read_text()
+    assert "| cartpole/tilt | correlation |" in said
+    assert "![](samples/0.png)" in said
+    assert (tmp_path / "run/samples/0.png").is_file()
 
 
 def test_several_sets_are_one_and_its_questions_are_known_by_world(made):
