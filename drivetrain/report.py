@@ -1,4 +1,4 @@
-"""A run's story: report.md, with settings, last numbers, what an examination found, and curves.png. Reads the run folder alone."""
+"""A run's story: report.md with settings, numbers, what an examination found, and curves.png. Reads the run folder alone."""
 
 from __future__ import annotations
 
