@@ -5,7 +5,8 @@
     python bench/vlm_stages.py --only git       the GIT: stage 0, then captions by LoRA
 
 Every stage is a `drivetrain` command with one thread, and its wall-clock time is counted, data included. Held-out pictures
-are told by the hash of their pixels and are trained on in no stage. Writes bench/results/vlm_stages.json; a new LLaVA's stage
+are told by the hash of their pixels and are trained on in no stage; the last models are asked about 3,200 of them, on tracks
+that no stage drew. Writes bench/results/vlm_stages.json; a new LLaVA's stage
 1b and a new GIT's stage 0 are what ships as tiny-llava and tiny-git (`python scripts/ship.py`).
 """
 
@@ -104,7 +105,8 @@ def judged(folder: Path) -> dict[str, Any]:
     report["minutes"] = (
         sum([*parts, report["questions-cartpole"]["seconds"], report["questions-carracing"]["seconds"]]) / 60
     )
-    report["kinds"] = side_by_side(report)
+    models = [folder / f"{name}-instruct" for name in ("llava", "blind")]
+    report["kinds"] = side_by_side(*map(asked, models)) if all(told(model) for model in models) else {}
     report["passed"] = bool(report["kinds"]) and all(kind["passed"] for kind in report["kinds"].values())
     return report
 
@@ -122,16 +124,21 @@ def told(where: Path) -> dict[str, Any]:
     }
 
 
-def side_by_side(report: dict[str, Any]) -> dict[str, Any]:
+def asked(run: Path) -> dict[str, Any]:
+    from drivetrain.models.vlm import load_vlm
+    from drivetrain.training.examination import examine
+    from drivetrain.training.pretrain import Config, Scenes
+
+    return examine(load_vlm(str(run)), Scenes(Config(), unseen=True).held_out(int(ASKED)))["seen"]
+
+
+def side_by_side(ours: dict[str, Any], blind: dict[str, Any]) -> dict[str, Any]:
     """By kind of question: the sighted model, the blind one, and whether they are as wanted (85% and 0.9; chance)."""
-    ours, blind = (
-        report[name].get("instruct", {}).get("examination", {}).get("seen", {}) for name in ("llava", "blind")
-    )
     found = {}
-    for kind in sorted(set(ours) & set(blind)):
+    for kind in ours:
         measure, wanted = ("right", 0.85) if "right" in ours[kind] else ("correlation", 0.9)
         chance = blind[kind].get("chance", 0.0)
-        at_chance = blind[kind][measure]["low"] <= chance + 0.05
+        at_chance = blind[kind][measure]["low"] <= max(chance, 0.1)
         found[kind] = {
             "measure": measure,
             "ours": ours[kind][measure],

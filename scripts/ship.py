@@ -4,7 +4,7 @@
     python scripts/ship.py tiny-git runs/vlm_stages/git-pretrain
 
 The runs are the stages in their order; the last one's model is taken. It is examined as it ships, on held-out pictures of
-tracks that no stage drew. Writes drivetrain/backbones/NAME/.
+tracks that no training draws. Writes drivetrain/backbones/NAME/.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from drivetrain.envs import carracing_scenes
 from drivetrain.models.vlm import load_vlm
 from drivetrain.training.examination import examine
 from drivetrain.training.pretrain import Config, Scenes
 
 BACKBONES = Path(__file__).resolve().parent.parent / "drivetrain" / "backbones"
-TRACKS = range(1000, 1032)
 ASKED = 3_200
 
 
@@ -36,10 +34,10 @@ def main(arguments: list[str]) -> int:
     folder = BACKBONES / name
     shutil.rmtree(folder, ignore_errors=True)
     load_vlm(f"{runs[-1]}/model", dtype="float16").save(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
     vlm = load_vlm(str(folder))
-    scenes = Scenes(Config())
-    scenes.of["carracing"] = carracing_scenes.Scenes(tracks=TRACKS)
-    found = examine(vlm, scenes.held_out(ASKED))
+    found = examine(vlm, Scenes(Config(), unseen=True).held_out(ASKED))
     card = {
         "parameters": sum(p.numel() for p in vlm.parameters()),
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
@@ -61,9 +59,12 @@ def in_short(seen: dict[str, Any]) -> str:
 
 
 def command(run: Path) -> str:
-    """As it was started."""
-    said = json.loads((run / "environment.json").read_text())["command"]
-    return " ".join(["drivetrain", *said[1:]])
+    """As it was started, wherever that was."""
+    said: list[str] = json.loads((run / "environment.json").read_text())["command"][1:]
+    if "--output-dir" in said:
+        at = said.index("--output-dir")
+        said = said[:at] + said[at + 2 :]
+    return " ".join(["drivetrain", *said]).replace(f"{run.resolve().parent}/", "")
 
 
 if __name__ == "__main__":

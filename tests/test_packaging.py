@@ -207,5 +207,5 @@ class TestInstall:
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results():
-    done = subprocess.run([sys.executable, "scripts/numbers.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

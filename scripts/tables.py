@@ -1,7 +1,7 @@
 """The tables of README.md, made from what the commands under bench/ wrote.
 
-python scripts/numbers.py            writes them
-python scripts/numbers.py --check    exit status 1 where they are stale
+python scripts/tables.py            writes them
+python scripts/tables.py --check    exit status 1 where they are stale
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-BEGIN, END = "<!-- numbers: made by scripts/numbers.py from bench/results -->\n", "<!-- end of numbers -->"
+BEGIN, END = "<!-- tables: made by scripts/tables.py from bench/results -->\n", "<!-- end of tables -->"
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     fresh = f"{head}{BEGIN}\n{tables()}\n{END}{tail}"
     if arguments == ["--check"]:
         if fresh != text:
-            print("README.md is stale; run python scripts/numbers.py", file=sys.stderr)
+            print("README.md is stale; run python scripts/tables.py", file=sys.stderr)
         return int(fresh != text)
     readme.write_text(fresh)
     return 0
