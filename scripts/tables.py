@@ -100,9 +100,9 @@ def stages() -> list[str]:
         for kind, found in said["kinds"].items()
     ]
     captions = [
-        [name, within(said["git"][stage]["examination"]["seen"]["captions"]["right"], "value", ".2f")]
-        for stage, name in (("before", "without LoRA"), ("caption", "with LoRA"))
-        if stage in said["git"]
+        [name, within(right, "value", ".2f")]
+        for name, right in said.get("captions_right", {}).items()
+        if isinstance(right, dict)
     ]
     return [
         f"What a new LLaVA of 1.5 million parameters knows about held-out pictures after stages 0, 1a and 1b, which took "
