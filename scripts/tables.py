@@ -105,7 +105,7 @@ def stages() -> list[str]:
         if isinstance(right, dict)
     ]
     return [
-        f"What a new LLaVA of 1.5 million parameters knows about held-out pictures after stages 0, 1a and 1b, which took "
+        f"What a new LLaVA of 1.4 million parameters knows about held-out pictures after stages 0, 1a and 1b, which took "
         f"{said['minutes']:.0f} minutes of one core, beside one that was trained on other rows' pictures "
         "(`python bench/vlm_stages.py`).",
         table(["question", "measure", "ours", "blind"], kinds),
