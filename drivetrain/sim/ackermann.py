@@ -29,7 +29,7 @@ class Pid:
 @dataclass
 class Ackermann:
     wish: AckermannControl | None = None  # None: the vehicle follows ordinary controls
-    settings: AckermannSettings = AckermannSettings()
+    settings: AckermannSettings = field(default_factory=AckermannSettings)
     speed: Pid = field(default_factory=Pid)
     accel: Pid = field(default_factory=Pid)
     accel_mps2: float = 0.0

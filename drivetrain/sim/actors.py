@@ -49,7 +49,7 @@ class Actor:
     transform: Transform  # of vehicles: as of the last tick; the fleet knows better
     tag: int = 0  # CARLA's semantic label
     parent: Actor | None = None
-    relative: Transform = Transform()  # to the parent
+    relative: Transform = field(default_factory=Transform)  # to the parent
     attachment: Attachment = Attachment.RIGID
     stream: int = 0  # of a sensor
     sensor: Imu | Gnss | None = None
@@ -59,9 +59,9 @@ class Actor:
     simulated: bool = True  # a walker moves by its control
     velocity: Vector3D = ZERO
     acceleration: Vector3D = ZERO
-    control: VehicleControl = VehicleControl()
-    walk: WalkerControl = WalkerControl()
-    physics: PhysicsControl = PhysicsControl()
+    control: VehicleControl = field(default_factory=VehicleControl)
+    walk: WalkerControl = field(default_factory=WalkerControl)
+    physics: PhysicsControl = field(default_factory=PhysicsControl)
     ackermann: Ackermann = field(default_factory=Ackermann)
     light_flags: int = 0
     light: Light | None = None

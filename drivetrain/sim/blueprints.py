@@ -6,6 +6,8 @@ settings(description)["role_name"]
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,25 +71,31 @@ def rows(table: str) -> tuple[Attribute, ...]:
 
 SENSOR = "role_name s front;sensor_tick f 0.0;"
 NO_TICK = "role_name s front;"
-LENS = "lens_circle_multiplier f 0.0;lens_circle_falloff f 5.0;lens_k f -1.0;lens_kcube f 0.0;lens_x_size f 0.08;lens_y_size f 0.08;"
+LENS = (
+    "lens_circle_multiplier f 0.0;lens_circle_falloff f 5.0;lens_k f -1.0;lens_kcube f 0.0;lens_x_size f 0.08;"
+    "lens_y_size f 0.08;"
+)
 IMAGE = SENSOR + "image_size_x i 800;image_size_y i 600;fov f 90.0;" + LENS
 RGB = (
-    "bloom_intensity f 0.675;fstop f 1.4;iso f 100.0;gamma f 2.2;lens_flare_intensity f 0.1;shutter_speed f 200.0;min_fstop f 1.2;"
-    "blade_count i 5;exposure_mode s histogram;exposure_compensation f 0.0;exposure_min_bright f 10.0;exposure_max_bright f 12.0;"
-    "exposure_speed_up f 3.0;exposure_speed_down f 1.0;calibration_constant f 16.0;focal_distance f 1000.0;blur_amount f 1.0;"
-    "blur_radius f 0.0;motion_blur_intensity f 0.45;motion_blur_max_distortion f 0.35;motion_blur_min_object_screen_size f 0.1;"
-    "slope f 0.88;toe f 0.55;shoulder f 0.26;black_clip f 0.0;white_clip f 0.04;temp f 6500.0;tint f 0.0;"
-    "chromatic_aberration_intensity f 0.0;chromatic_aberration_offset f 0.0;enable_postprocess_effects b true;"
+    "bloom_intensity f 0.675;fstop f 1.4;iso f 100.0;gamma f 2.2;lens_flare_intensity f 0.1;shutter_speed f 200.0;"
+    "min_fstop f 1.2;blade_count i 5;exposure_mode s histogram;exposure_compensation f 0.0;exposure_min_bright f 10.0;"
+    "exposure_max_bright f 12.0;exposure_speed_up f 3.0;exposure_speed_down f 1.0;calibration_constant f 16.0;"
+    "focal_distance f 1000.0;blur_amount f 1.0;blur_radius f 0.0;motion_blur_intensity f 0.45;"
+    "motion_blur_max_distortion f 0.35;motion_blur_min_object_screen_size f 0.1;slope f 0.88;toe f 0.55;shoulder f 0.26;"
+    "black_clip f 0.0;white_clip f 0.04;temp f 6500.0;tint f 0.0;chromatic_aberration_intensity f 0.0;"
+    "chromatic_aberration_offset f 0.0;enable_postprocess_effects b true;"
 )
-LIDAR = "channels i 32;range f 10.0;points_per_second i 56000;rotation_frequency f 10.0;upper_fov f 10.0;lower_fov f -30.0;horizontal_fov f 360.0;"
+LIDAR = (
+    "channels i 32;range f 10.0;points_per_second i 56000;rotation_frequency f 10.0;upper_fov f 10.0;lower_fov f -30.0;"
+    "horizontal_fov f 360.0;"
+)
 LIDAR_NOISE = (
-    "atmosphere_attenuation_rate f 0.004;dropoff_general_rate f 0.45;dropoff_intensity_limit f 0.8;dropoff_zero_intensity f 0.4;"
-    "noise_stddev f 0.0;noise_seed i 0;"
+    "atmosphere_attenuation_rate f 0.004;dropoff_general_rate f 0.45;dropoff_intensity_limit f 0.8;"
+    "dropoff_zero_intensity f 0.4;noise_stddev f 0.0;noise_seed i 0;"
 )
+RADAR = "horizontal_fov f 30.0;vertical_fov f 30.0;range f 100.0;points_per_second i 1500;noise_seed i 0;"
 IMU = "noise_seed i 0;" + "".join(
-    f"noise_{what}_{axis} f 0.0;"
-    for what, axes in (("accel_stddev", "xyz"), ("gyro_bias", "xyz"), ("gyro_stddev", "xyz"))
-    for axis in axes
+    f"noise_{what}_{axis} f 0.0;" for what in ("accel_stddev", "gyro_bias", "gyro_stddev") for axis in "xyz"
 )
 GNSS = "noise_seed i 0;" + "".join(
     f"noise_{axis}_{what} f 0.0;" for axis in ("alt", "lat", "lon") for what in ("bias", "stddev")
@@ -106,8 +114,7 @@ SENSORS = {
     "refractory_period_ns i 0;use_log b true;log_eps f 0.001;",
     "sensor.lidar.ray_cast": SENSOR + LIDAR + LIDAR_NOISE,
     "sensor.lidar.ray_cast_semantic": SENSOR + LIDAR,
-    "sensor.other.radar": SENSOR
-    + "horizontal_fov f 30.0;vertical_fov f 30.0;range f 100.0;points_per_second i 1500;noise_seed i 0;",
+    "sensor.other.radar": SENSOR + RADAR,
     "sensor.other.imu": SENSOR + IMU,
     "sensor.other.gnss": SENSOR + GNSS,
     "sensor.other.collision": NO_TICK,
@@ -161,25 +168,35 @@ def settings(definition: ActorDefinition, description: ActorDescription) -> dict
 
 def check(actor: str, attribute: Attribute, value: str) -> None:
     try:
-        if attribute.type is T.INT:
-            int(value)
-        elif attribute.type is T.FLOAT:
-            float(value)
-        elif (attribute.type is T.BOOL and value.lower() not in ("true", "false", "0", "1")) or (
-            attribute.type is T.COLOR and not all(0 <= int(part) <= 255 for part in colour_parts(value))
-        ):
-            raise ValueError
+        READ[attribute.type](value)
     except ValueError:
         kind = attribute.type.name.lower()
         raise SimError(f"{actor}: got {attribute.id}={value!r:.60}, expected {kind}, as {attribute.value!r}") from None
 
 
-def colour_parts(value: str) -> list[str]:
-    parts = value.split(",")
-    if len(parts) != 3:
+def as_float(value: str) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
+
+
+def as_bool(value: str) -> bool:
+    if value.lower() not in ("true", "false", "0", "1"):
+        raise ValueError
+    return value.lower() in ("true", "1")
+
+
+def as_colour(value: str) -> tuple[int, ...]:
+    parts = tuple(map(int, value.split(",")))
+    if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
         raise ValueError
     return parts
 
 
-def as_bool(value: str) -> bool:
-    return value.lower() in ("true", "1")
+READ: dict[AttributeType, Callable[[str], object]] = {
+    T.BOOL: as_bool,
+    T.INT: int,
+    T.FLOAT: as_float,
+    T.STRING: str,
+    T.COLOR: as_colour,
+}

@@ -104,23 +104,26 @@ def walker_box(name: str) -> BoundingBox:
 
 
 PROPS = """
-advertisement 0.5 1.5 2.8 | atm 0.9 0.9 1.6 | barbeque 1.2 0.7 1.2 | barrel 0.6 0.6 0.9 | bench01 0.7 1.6 0.9 | bench02 0.7 1.6 0.9
-bench03 0.7 1.6 0.9 | bike_helmet 0.3 0.3 0.2 | bikeparking 1.0 2.0 1.0 | bin 0.6 0.6 1.0 | box01 0.7 0.7 0.6 | box02 0.7 0.7 0.6
-box03 0.7 0.7 0.6 | briefcase 0.5 0.2 0.4 | brokentile01 0.6 0.6 0.05 | bus_stop 1.6 4.2 2.6 | busstoplb 1.6 4.2 2.6
-calibrator 0.7 0.7 1.0 | chainbarrier 0.1 1.6 1.0 | chainbarrierend 0.1 0.1 1.0 | clothcontainer 1.3 1.3 2.0
-clothesline 1.2 3.0 1.8 | colacan 0.1 0.1 0.15 | constructioncone 0.4 0.4 0.6 | container 2.5 6.1 2.6 | creasedbox01 0.7 0.7 0.5
-creasedbox02 0.7 0.7 0.5 | creasedbox03 0.7 0.7 0.5 | dirtdebris01 1.6 1.6 0.1 | dirtdebris02 1.6 1.6 0.1 | dirtdebris03 1.6 1.6 0.1
-doghouse 1.0 1.2 1.0 | fountain 4.0 4.0 2.5 | foodcart 1.7 3.0 2.6 | garbage01 0.4 0.4 0.2 | garbage02 0.4 0.4 0.2 | garbage03 0.4 0.4 0.2
-garbage04 0.4 0.4 0.2 | garbage05 0.4 0.4 0.2 | garbage06 0.4 0.4 0.2 | gardenlamp 0.3 0.3 0.5 | glasscontainer 1.4 1.4 1.8
-gnome 0.3 0.3 0.6 | guitarcase 0.5 0.3 1.2 | gas_pump 0.8 1.0 2.0 | haybale 1.2 1.5 1.2 | haybalelb 1.2 1.5 1.2 | ironplank 0.3 2.0 0.1
-kiosk_01 2.5 2.5 3.0 | mailbox 0.5 0.5 1.2 | maptable 0.9 1.3 0.9 | mobile 0.1 0.1 0.1 | motorhelmet 0.3 0.3 0.3 | pergola 3.0 3.0 2.7
-plantpot01 0.8 0.8 0.8 | plantpot02 0.8 0.8 0.8 | plantpot03 0.8 0.8 0.8 | plantpot04 0.8 0.8 0.8 | plantpot05 0.8 0.8 0.8
-plasticbag 0.4 0.4 0.4 | plasticchair 0.6 0.6 0.9 | plastictable 0.9 0.9 0.8 | platformgarbage01 1.5 1.5 1.0 | purse 0.3 0.2 0.3
-shop01 1.5 2.0 2.5 | shoppingbag 0.3 0.2 0.4 | shoppingcart 0.6 1.0 1.1 | shoppingtrolley 0.4 0.4 1.0 | slide 1.0 3.0 2.0
-streetbarrier 0.5 1.2 1.1 | streetfountain 0.6 0.6 1.2 | streetsign 0.1 0.8 2.4 | streetsign01 0.1 0.8 2.4 | streetsign04 0.1 0.8 2.4
-swing 2.0 3.0 2.2 | swingcouch 1.2 2.0 1.8 | table 0.9 1.6 0.8 | trampoline 3.0 3.0 0.8 | trafficcone01 0.4 0.4 0.7
-trafficcone02 0.4 0.4 0.7 | trafficwarning 1.5 2.9 3.4 | trashbag 0.5 0.5 0.6 | trashcan01 0.7 0.7 1.0 | trashcan02 0.7 0.7 1.0
-trashcan03 0.7 0.7 1.0 | trashcan04 0.7 0.7 1.0 | trashcan05 0.7 0.7 1.0 | travelcase 0.5 0.3 0.7 | vendingmachine 0.9 1.1 2.0
+advertisement 0.5 1.5 2.8 | atm 0.9 0.9 1.6 | barbeque 1.2 0.7 1.2 | barrel 0.6 0.6 0.9 | bench01 0.7 1.6 0.9
+bench02 0.7 1.6 0.9 | bench03 0.7 1.6 0.9 | bike_helmet 0.3 0.3 0.2 | bikeparking 1.0 2.0 1.0 | bin 0.6 0.6 1.0
+box01 0.7 0.7 0.6 | box02 0.7 0.7 0.6 | box03 0.7 0.7 0.6 | briefcase 0.5 0.2 0.4 | brokentile01 0.6 0.6 0.05
+bus_stop 1.6 4.2 2.6 | busstoplb 1.6 4.2 2.6 | calibrator 0.7 0.7 1.0 | chainbarrier 0.1 1.6 1.0
+chainbarrierend 0.1 0.1 1.0 | clothcontainer 1.3 1.3 2.0 | clothesline 1.2 3.0 1.8 | colacan 0.1 0.1 0.15
+constructioncone 0.4 0.4 0.6 | container 2.5 6.1 2.6 | creasedbox01 0.7 0.7 0.5 | creasedbox02 0.7 0.7 0.5
+creasedbox03 0.7 0.7 0.5 | dirtdebris01 1.6 1.6 0.1 | dirtdebris02 1.6 1.6 0.1 | dirtdebris03 1.6 1.6 0.1
+doghouse 1.0 1.2 1.0 | fountain 4.0 4.0 2.5 | foodcart 1.7 3.0 2.6 | garbage01 0.4 0.4 0.2 | garbage02 0.4 0.4 0.2
+garbage03 0.4 0.4 0.2 | garbage04 0.4 0.4 0.2 | garbage05 0.4 0.4 0.2 | garbage06 0.4 0.4 0.2 | gardenlamp 0.3 0.3 0.5
+glasscontainer 1.4 1.4 1.8 | gnome 0.3 0.3 0.6 | guitarcase 0.5 0.3 1.2 | gas_pump 0.8 1.0 2.0 | haybale 1.2 1.5 1.2
+haybalelb 1.2 1.5 1.2 | ironplank 0.3 2.0 0.1 | kiosk_01 2.5 2.5 3.0 | mailbox 0.5 0.5 1.2 | maptable 0.9 1.3 0.9
+mobile 0.1 0.1 0.1 | motorhelmet 0.3 0.3 0.3 | pergola 3.0 3.0 2.7 | plantpot01 0.8 0.8 0.8 | plantpot02 0.8 0.8 0.8
+plantpot03 0.8 0.8 0.8 | plantpot04 0.8 0.8 0.8 | plantpot05 0.8 0.8 0.8 | plasticbag 0.4 0.4 0.4
+plasticchair 0.6 0.6 0.9 | plastictable 0.9 0.9 0.8 | platformgarbage01 1.5 1.5 1.0 | purse 0.3 0.2 0.3
+shop01 1.5 2.0 2.5 | shoppingbag 0.3 0.2 0.4 | shoppingcart 0.6 1.0 1.1 | shoppingtrolley 0.4 0.4 1.0
+slide 1.0 3.0 2.0 | streetbarrier 0.5 1.2 1.1 | streetfountain 0.6 0.6 1.2 | streetsign 0.1 0.8 2.4
+streetsign01 0.1 0.8 2.4 | streetsign04 0.1 0.8 2.4 | swing 2.0 3.0 2.2 | swingcouch 1.2 2.0 1.8 | table 0.9 1.6 0.8
+trampoline 3.0 3.0 0.8 | trafficcone01 0.4 0.4 0.7 | trafficcone02 0.4 0.4 0.7 | trafficwarning 1.5 2.9 3.4
+trashbag 0.5 0.5 0.6 | trashcan01 0.7 0.7 1.0 | trashcan02 0.7 0.7 1.0 | trashcan03 0.7 0.7 1.0
+trashcan04 0.7 0.7 1.0 | trashcan05 0.7 0.7 1.0 | travelcase 0.5 0.3 0.7 | vendingmachine 0.9 1.1 2.0
 warningaccident 0.1 0.8 0.9 | warningconstruction 0.1 0.8 0.9 | wateringcan 0.4 0.2 0.4
 """
 

@@ -141,11 +141,11 @@ class Gnss:
 
 
 def geolocation(origin: tuple[float, float], x_m: float, y_m: float) -> tuple[float, float]:
-    """CARLA's: metres on a Mercator map that is true to scale at the origin."""
+    """The client's `transform_to_geolocation`: metres on a Mercator map true to scale at the origin, +y being north there."""
     latitude, longitude = origin
     scale = math.cos(math.radians(latitude))
     east = scale * math.radians(longitude) * EARTH_RADIUS_M + x_m
-    north = scale * EARTH_RADIUS_M * math.log(math.tan(math.radians(90 + latitude) / 2)) - y_m
+    north = scale * EARTH_RADIUS_M * math.log(math.tan(math.radians(90 + latitude) / 2)) + y_m
     out_latitude = 2 * math.degrees(math.atan(math.exp(north / (EARTH_RADIUS_M * scale)))) - 90
     return out_latitude, math.degrees(east / (EARTH_RADIUS_M * scale))
 

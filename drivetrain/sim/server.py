@@ -268,7 +268,7 @@ class Server:
 
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         world, orders = self.world, self.orders
-        episode = {
+        episode: dict[str, Callable[..., Any]] = {
             "version": lambda: world.release.name,
             "get_episode_info": lambda: s.EpisodeInfo(world.episode, self.token(STATE_STREAM)),
             "get_sensor_token": self.token,
@@ -292,7 +292,7 @@ class Server:
             "add_traffic_manager_running": self.add_manager,
             "destroy_traffic_manager": self.remove_manager,
         }
-        actors = {
+        actors: dict[str, Callable[..., Any]] = {
             "get_actors_by_id": self.actors,
             "spawn_actor": self.spawn,
             "spawn_actor_with_parent": self.spawn_with_parent,
@@ -323,7 +323,7 @@ class Server:
             "set_vehicle_light_state": lambda actor, state: orders.set_lights(actor, state.flags),
             "get_wheel_steer_angle": self.wheel_steer_deg,
         }
-        lights = {
+        lights: dict[str, Callable[..., Any]] = {
             "set_traffic_light_state": orders.set_traffic_light,
             "set_traffic_light_green_time": self.set_light_time("green_s"),
             "set_traffic_light_yellow_time": self.set_light_time("yellow_s"),

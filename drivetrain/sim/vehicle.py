@@ -34,53 +34,15 @@ LANDED_M = 0.02
 PLANE_M = 0.5  # the ground under a vehicle is asked for again after so far
 RPM_PER_RADPS = 60 / (2 * math.pi)
 
-STATE = [
-    "x",
-    "y",
-    "z",
-    "yaw",
-    "pitch",
-    "roll",
-    "v",
-    "u",
-    "w",
-    "vz",
-    "throttle",
-    "steer",
-    "brake",
-    "hand",
-    "rpm",
-    "shifting_s",
-    "ax",
-    "ay",
-    "az",
-]
-WISH = ["want_throttle", "want_steer", "want_brake", "want_hand"]
-BODY = [
-    "mass",
-    "inertia",
-    "lf",
-    "lr",
-    "com",
-    "base",
-    "radius",
-    "final",
-    "max_steer",
-    "brake_force",
-    "hand_force",
-    "grip",
-    "stiff",
-    "drag",
-    "engine_damping",
-    "switch_s",
-    "max_rpm",
-    "half_length",
-    "half_width",
-    "half_height",
-]
-GROUND = ["ground_x", "ground_y", "ground_z", "slope_x", "slope_y"]
-EXTRA = ["fx", "fy", "fz", "torque_z"]  # what clients push with, until the next tick
-FLOATS = STATE + WISH + BODY + GROUND + EXTRA
+STATE = ("x", "y", "z", "yaw", "pitch", "roll", "v", "u", "w", "vz", "ax", "ay", "az", "rpm", "shifting_s")
+FOLLOWED = ("throttle", "steer", "brake", "hand")
+WISH = tuple(f"want_{name}" for name in FOLLOWED)
+BODY = ("mass", "inertia", "lf", "lr", "com", "base", "radius", "half_length", "half_width", "half_height")
+TYRES = ("max_steer", "brake_force", "hand_force", "grip", "stiff", "drag")
+ENGINE = ("final", "engine_damping", "switch_s", "max_rpm")
+GROUND = ("ground_x", "ground_y", "ground_z", "slope_x", "slope_y")
+EXTRA = ("fx", "fy", "fz", "torque_z")  # what clients push with, until the next tick
+FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA
 SWITCHES = ["want_reverse", "want_manual", "autobox", "physics", "gravity", "solid", "constant"]
 
 

@@ -118,7 +118,8 @@ class World:
         outlet.open(STATE_STREAM)
 
     def load(self, name: str, *, reset_settings: bool = True) -> None:
-        """Begins an episode on the map so named; everyone of the one before is gone."""
+        """Begins an episode on the map so named, or on the same again; everyone of the one before is gone."""
+        name = name or self.map.name
         if name.rpartition("/")[2] == GENERATED and self.generated is not None:
             place = self.generated
         else:

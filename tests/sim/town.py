@@ -35,8 +35,8 @@ XODR = f"""<?xml version="1.0" standalone="yes"?>
 <lanes><laneSection s="0"><center><lane id="0" type="none" level="false"><link/>
 <roadMark sOffset="0" type="broken" weight="standard" color="white" width="0.12" laneChange="both"/></lane></center>
 <right>{LANES}</right></laneSection></lanes>
-<signals><signal id="77" name="light" s="150" t="-8" dynamic="yes" orientation="+" zOffset="4" type="1000001" country="OpenDRIVE"
- subtype="-1" value="-1" height="1" width="0.5"><validity fromLane="-2" toLane="-1"/></signal></signals>
+<signals><signal id="77" name="light" s="150" t="-8" dynamic="yes" orientation="+" zOffset="4" type="1000001"
+ country="OpenDRIVE" subtype="-1" value="-1" height="1" width="0.5"><validity fromLane="-2" toLane="-1"/></signal></signals>
 </road>
 </OpenDRIVE>
 """

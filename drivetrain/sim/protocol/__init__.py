@@ -1,1 +1,1 @@
-"""CARLA's two protocols: msgpack-rpc for questions, and a stream for each sensor. What differs by release is in `versions.py`."""
+"""CARLA's two protocols: msgpack-rpc for questions, a stream for each sensor. `versions.py` says what differs by release."""

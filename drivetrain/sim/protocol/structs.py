@@ -252,8 +252,6 @@ class GenerationParameters:
     max_road_length: float = 50.0
     wall_height: float = 1.0
     additional_width: float = 0.6
-    vertex_width_resolution: float = 4.0
-    simplification_percentage: float = 20.0
     smooth_junctions: bool = True
     enable_mesh_visibility: bool = True
     enable_pedestrian_navigation: bool = True

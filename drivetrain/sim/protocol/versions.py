@@ -49,30 +49,15 @@ class Release:
     field_order: Mapping[type, tuple[str, ...]] = field(default_factory=dict)  # where a struct is not sent as declared
 
 
-SENSORS_0_9_16 = [
-    "sensor.other.collision",
-    "sensor.camera.depth",
-    "sensor.camera.normals",
-    "sensor.camera.dvs",
-    "sensor.other.gnss",
-    "sensor.other.imu",
-    "sensor.other.lane_invasion",
-    "sensor.other.obstacle",
-    "sensor.camera.optical_flow",
-    "sensor.other.radar",
-    "sensor.lidar.ray_cast_semantic",
-    "sensor.lidar.ray_cast",
-    "sensor.other.rss",
-    "sensor.camera.rgb",
-    "sensor.camera.semantic_segmentation",
-    "sensor.camera.instance_segmentation",
-    "sensor.camera.cosmos_visualization",
-    "world",
-    "gbuffer_uint8",
-    "gbuffer_float",
-    "sensor.other.v2x",
-    "sensor.other.v2x_custom",
-]
+SENSORS_0_9_16 = tuple(
+    """
+    sensor.other.collision sensor.camera.depth sensor.camera.normals sensor.camera.dvs sensor.other.gnss sensor.other.imu
+    sensor.other.lane_invasion sensor.other.obstacle sensor.camera.optical_flow sensor.other.radar
+    sensor.lidar.ray_cast_semantic sensor.lidar.ray_cast sensor.other.rss sensor.camera.rgb
+    sensor.camera.semantic_segmentation sensor.camera.instance_segmentation sensor.camera.cosmos_visualization world
+    gbuffer_uint8 gbuffer_float sensor.other.v2x sensor.other.v2x_custom
+    """.split()  # noqa: SIM905
+)
 
 COMMANDS_0_9_16 = (
     s.Spawn,
@@ -190,7 +175,16 @@ WHY_LEFT_OUT = {
     "no files are needed from the server": "request_file",
     "IMU gravity is 9.81 m/s2": "get_imui_gravity set_imui_gravity",
 }
-LEFT_OUT = {name: Call(left_out=why) for why, names in WHY_LEFT_OUT.items() for name in names.split()}
+VALUES = ("get_", "is_", "show_", "start_recorder", "replay_file", "project_point", "cast_ray", "request_file")
+VOID = ("show_vehicle_debug_telemetry", "get_pose_from_animation")
+
+
+def left_out(name: str, why: str) -> Call:
+    """What it would have returned matters: a client shows our reason only where the error has the right shape."""
+    return Call(returns=bool if name.startswith(VALUES) and name not in VOID else None, left_out=why)
+
+
+LEFT_OUT = {name: left_out(name, why) for why, names in WHY_LEFT_OUT.items() for name in names.split()}
 
 RELEASES = {
     "0.9.16": Release(
