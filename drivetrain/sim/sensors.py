@@ -22,7 +22,7 @@ from drivetrain.sim.protocol.structs import BoundingBox, Transform, Vector3D, We
 
 Array = np.ndarray
 GRAVITY = np.array([0.0, 0.0, 9.81])
-EARTH_RADIUS_M = 6378137.0
+SCALED_RADIUS_M = 6378137.0 * 0.9996
 RENDERED = ("sensor.camera.", "sensor.lidar.", "sensor.other.radar")
 
 
@@ -141,13 +141,12 @@ class Gnss:
 
 
 def geolocation(origin: tuple[float, float], x_m: float, y_m: float) -> tuple[float, float]:
-    """The client's `transform_to_geolocation`: metres on a Mercator map true to scale at the origin, +y being north there."""
-    latitude, longitude = origin
-    scale = math.cos(math.radians(latitude))
-    east = scale * math.radians(longitude) * EARTH_RADIUS_M + x_m
-    north = scale * EARTH_RADIUS_M * math.log(math.tan(math.radians(90 + latitude) / 2)) + y_m
-    out_latitude = 2 * math.degrees(math.atan(math.exp(north / (EARTH_RADIUS_M * scale)))) - 90
-    return out_latitude, math.degrees(east / (EARTH_RADIUS_M * scale))
+    """The client's `transform_to_geolocation` to the last digit: whatever the map says, a sphere's transverse Mercator with a
+    scale of 0.9996 and with +y to the north."""
+    latitude, longitude = map(math.radians, origin)
+    east, north = x_m / SCALED_RADIUS_M, y_m / SCALED_RADIUS_M + latitude
+    turned = math.atan2(math.sinh(east), math.cos(north))
+    return math.degrees(math.asin(math.sin(north) / math.cosh(east))), math.degrees(longitude + turned)
 
 
 def map_origin(xodr: str) -> tuple[float, float]:

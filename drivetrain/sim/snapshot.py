@@ -14,6 +14,7 @@ from drivetrain.sim.protocol.binary import (
     VEHICLE_STATE,
     WALKER_STATE,
 )
+from drivetrain.sim.protocol.structs import LightColour
 from drivetrain.sim.vehicle import Fleet
 
 Array = np.ndarray
@@ -43,7 +44,7 @@ class State:
         common["state"] = ACTIVE
         self.vehicles = self.rows[: len(vehicles)].view(VEHICLE_STATE).reshape(-1)
         self.vehicles["speed_limit"] = SPEED_LIMIT_KMH
-        self.vehicles["has_light"] = 0
+        self.vehicles["light_colour"] = int(LightColour.GREEN)  # CARLA's word for no light at all
         self.moved = set(others)
         self.stale = False
 
@@ -70,7 +71,6 @@ class State:
         to["pedals"] = np.stack([f["want_throttle"], f["want_steer"], f["want_brake"]], axis=1)
         to["switches"] = np.stack([f["want_hand"] > 0, fleet.b["want_reverse"], fleet.b["want_manual"]], axis=1)
         to["gear"] = fleet.gear
-        to["light_state"] = [actor.light_flags & 255 for actor in self.actors[: len(fleet)]]
 
     def write(self, actor: Actor) -> None:
         row = self.rows[self.row_of[actor.id]]

@@ -1,26 +1,13 @@
-"""A served world for tests, in a process of its own, and the official client beside it."""
+"""A served world, and the official client beside it."""
 
-import contextlib
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-TOWN = Path(__file__).with_name("town.py")
+sys.path.append(str(Path(__file__).parent))  # so that `serving` and `town` can be imported
 
-
-@contextlib.contextmanager
-def served(*options):
-    """(pid, port of the calls, port of the streams) of a server that dies with the block."""
-    process = subprocess.Popen([sys.executable, str(TOWN), *options], stdout=subprocess.PIPE, text=True)
-    try:
-        port, stream_port = map(int, process.stdout.readline().split())
-        yield process.pid, port, stream_port
-        assert process.poll() is None, "the server died"
-    finally:
-        process.kill()
-        process.communicate()
+from serving import served
 
 
 @pytest.fixture(scope="module")

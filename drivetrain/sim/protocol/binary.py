@@ -49,8 +49,8 @@ VEHICLE_STATE = with_union(
         ("switches", "u1", 3),  # hand brake, reverse, manual gear shift
         ("gear", "<i4"),
         ("speed_limit", "<f4"),  # km/h
-        ("light_state", "u1"),
-        ("has_light", "u1"),
+        ("light_colour", "u1"),  # of the traffic light that it stands at
+        ("at_light", "u1"),
         ("light_id", "<u4"),
         ("failure", "u1"),
     ]

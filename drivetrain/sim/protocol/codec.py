@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import IntEnum
-from typing import Any, NewType, get_args, get_origin, get_type_hints
+from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 from drivetrain.sim.errors import SimError
 from drivetrain.sim.protocol.structs import Command
@@ -103,7 +103,7 @@ class Codec:
             return self.decode_command
         if get_origin(kind) is tuple:
             return self.tuple_decoder(get_args(kind))
-        if isinstance(kind, types.UnionType):
+        if get_origin(kind) in (types.UnionType, Union):
             return optional_decoder(self.decoder(get_args(kind)[0]))
         if is_dataclass(kind):
             return self.struct_decoder(kind)
@@ -147,7 +147,7 @@ class Codec:
             return self.encoder(kind.__supertype__)
         if get_origin(kind) is tuple:
             return self.tuple_encoder(get_args(kind))
-        if isinstance(kind, types.UnionType):
+        if get_origin(kind) in (types.UnionType, Union):
             inner = self.encoder(get_args(kind)[0])
             return lambda value: [False] if value is None else [True, inner(value) if inner else value]
         if is_dataclass(kind):

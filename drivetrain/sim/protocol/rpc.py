@@ -77,7 +77,7 @@ class RpcConnection:
         self.packer = msgpack.Packer(autoreset=True)
         self.unpacker = msgpack.Unpacker(
             raw=False,
-            strict_map_key=False,
+            object_pairs_hook=tuple,  # no call takes a map, and one made of lists could not be a dict
             unicode_errors="replace",
             max_buffer_size=MOST_BYTES,
             max_array_len=MOST_ITEMS,
@@ -99,7 +99,7 @@ class RpcConnection:
             for message in self.unpacker:
                 if not self.handle(message):
                     return False
-        except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001  whatever the bytes do to the unpacker, the others must live on
             self.tell(f"closed a client that does not speak msgpack-rpc: {error!r:.80}")
             return False
         return self.writable()
