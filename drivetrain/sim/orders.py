@@ -178,7 +178,9 @@ class Orders:
 
     def spawn(self, command: s.Spawn) -> Actor:
         parent = None if command.parent is None else self.find(command.parent)
-        return self.world.spawn(command.description, command.transform, parent, command.attachment)
+        known = command.attachment in set(s.Attachment)
+        attachment = s.Attachment(command.attachment) if known else s.Attachment.RIGID
+        return self.world.spawn(command.description, command.transform, parent, attachment)
 
     def batch(self, commands: tuple[s.Command, ...]) -> list[s.BatchAnswer]:
         return [self.one(command) for command in commands]

@@ -225,9 +225,9 @@ class Server:
         slot = self.orders.slot(self.orders.vehicle(actor))
         return math.degrees(self.world.fleet.steer_rad()[slot]) if slot is not None and wheel in (0, 1) else 0.0
 
-    def light_states(self) -> list[tuple[int, s.LightState]]:
+    def light_states(self) -> list[tuple[int, int]]:
         live = self.world.registry.live
-        return [(one, s.LightState(live[one].light_flags)) for one in self.world.fleet.ids]
+        return [(one, live[one].light_flags) for one in self.world.fleet.ids]
 
     def add_manager(self, where: tuple[str, int]) -> bool:
         host, port = where

@@ -125,20 +125,23 @@ def test_physics_and_gravity_switched_off(client, world, car):
     assert car.get_location().z < height
 
 
-def test_lights(client, world, car):
+def test_lights(server, client, world, car):
+    """By id: given the actor, the client takes the flags for a bool."""
     flags = carla.VehicleLightState.LowBeam | carla.VehicleLightState.Brake
-    do(client, command.SetVehicleLightState(car, carla.VehicleLightState(flags)))
+    do(client, command.SetVehicleLightState(car.id, flags))
     assert car.get_light_state() == flags
     assert world.get_vehicles_light_states()[car.id] == flags
     light = world.get_actors().filter("traffic.traffic_light")[0]
-    do(client, command.SetTrafficLightState(light.id, carla.TrafficLightState.Yellow))
+    raw = Raw(server[1])  # which the client cannot say
+    assert raw.call("apply_batch", [[[21, [light.id, 1]]]], True) == [[[1, light.id]]]
+    raw.close()
+    world.tick()
     assert light.state == carla.TrafficLightState.Yellow
 
 
-def test_what_is_left_out_says_so(server, client, car):
-    (answer,) = client.apply_batch_sync([command.ShowDebugTelemetry(car, True)])
-    assert "ShowDebugTelemetry is not offered" in answer.error
+def test_what_is_left_out_says_so(server, car):
     raw = Raw(server[1])
+    assert "ShowDebugTelemetry is not" in raw.call("apply_batch", [[[17, [car.id, True]]]], False)[0][0][1][0]
     assert "'stat fps' is not offered" in raw.call("apply_batch", [[[20, ["stat fps"]]]], False)[0][0][1][0]
     assert "expected 0 to 21" in raw.call("apply_batch", [[[22, []]]], False)
     raw.close()

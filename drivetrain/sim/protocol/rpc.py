@@ -121,9 +121,10 @@ class RpcConnection:
         try:
             return None, self.methods.call(name, args[1:])
         except SimError as error:
-            if asynchronous:  # nobody reads the answer
+            failure = self.methods.failure(name, str(error))
+            if asynchronous or failure[0]:  # nobody reads the answer, or the client hides its text
                 self.tell(f"{name}: {error}")
-            return self.methods.failure(name, str(error))
+            return failure
         except Exception as error:  # noqa: BLE001  one client's call must not end every client's world
             self.tell(f"a bug of ours in {name}:\n{traceback.format_exc()}")
             return self.methods.failure(name, f"{name} failed inside the server: {error!r}")

@@ -267,7 +267,7 @@ class Spawn(Command):
     description: ActorDescription
     transform: Transform
     parent: ActorId | None
-    attachment: Attachment
+    attachment: int  # the client leaves it unset and sends any number
     socket: str
     do_after: tuple[Command, ...]
 

@@ -135,7 +135,7 @@ ACTORS = {
     "get_physics_control": Call((ActorId,), s.PhysicsControl),
     "apply_physics_control": Call((ActorId, s.PhysicsControl)),
     "get_vehicle_light_state": Call((ActorId,), s.LightState),
-    "get_vehicle_light_states": Call((), tuple[tuple[ActorId, s.LightState], ...]),
+    "get_vehicle_light_states": Call((), tuple[tuple[ActorId, int], ...]),
     "set_vehicle_light_state": Call((ActorId, s.LightState)),
     "get_wheel_steer_angle": Call((ActorId, int), float),
 }
