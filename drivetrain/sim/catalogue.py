@@ -144,6 +144,7 @@ WHEEL_RADIUS_M = 0.355
 TORQUE_SHAPE = ((0.0, 0.8), (1890.0, 1.0), (4500.0, 1.0), (5800.0, 0.8))  # share of the greatest, by rpm
 MAX_RPM = 5800.0
 FINAL_RATIO = 4.0
+DAMPED_KG = 1845.0  # CARLA damps the engine of every model alike, which would hold a bicycle fast
 GEAR_RATIOS = (2.85, 2.02, 1.35, 1.0, 0.8)
 STEERING_CURVE = ((0.0, 1.0), (20.0, 0.9), (60.0, 0.8), (120.0, 0.7))  # share of the greatest angle, by km/h
 BRAKE_MPS2 = 9.0  # of all wheels together at the full pedal, before the tyres slide
@@ -157,6 +158,7 @@ def physics_of(kind: Model) -> PhysicsControl:
     return PhysicsControl(
         torque_curve=tuple(Vector2D(rpm, greatest * share) for rpm, share in TORQUE_SHAPE),
         max_rpm=MAX_RPM,
+        damping_rate_zero_throttle_clutch_engaged=2.0 * kind.mass_kg / DAMPED_KG,
         gear_switch_time=0.3,
         final_ratio=FINAL_RATIO,
         forward_gears=tuple(Gear(ratio, 0.35, 0.85) for ratio in GEAR_RATIOS),

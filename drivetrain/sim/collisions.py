@@ -66,22 +66,37 @@ def near(boxes: Boxes, movers: int) -> Iterator[tuple[int, int]]:
 
 
 def contact(boxes: Boxes, i: int, j: int) -> Contact | None:
-    ours, theirs = boxes.corners(i), boxes.corners(j)
+    """Whether they meet: not where their shadows on the side of either are apart."""
+    away = float(boxes.x[j] - boxes.x[i]), float(boxes.y[j] - boxes.y[i])
+    ours, theirs = sides(boxes, i), sides(boxes, j)
     depth, best = math.inf, (1.0, 0.0)
-    for yaw in (boxes.yaw[i], boxes.yaw[j]):
-        for axis in ((math.cos(yaw), math.sin(yaw)), (-math.sin(yaw), math.cos(yaw))):
-            a, b = ours @ axis, theirs @ axis
-            overlap = min(a.max() - b.min(), b.max() - a.min())
-            if overlap <= 0:
-                return None
-            if overlap < depth:
-                forward = b.mean() >= a.mean()
-                depth, best = float(overlap), axis if forward else (-axis[0], -axis[1])
-    return Contact(i, j, best, depth, touching(boxes, i, j, ours, theirs))
+    for x, y in (ours[0], ours[1], theirs[0], theirs[1]):
+        distance = away[0] * x + away[1] * y
+        overlap = shadow(ours, x, y) + shadow(theirs, x, y) - abs(distance)
+        if overlap <= 0:
+            return None
+        if overlap < depth:
+            depth, best = overlap, (x, y) if distance >= 0 else (-x, -y)
+    return Contact(i, j, best, depth, touching(boxes, i, j))
 
 
-def touching(boxes: Boxes, i: int, j: int, ours: Array, theirs: Array) -> tuple[float, float]:
+Sides = tuple[tuple[float, float], tuple[float, float], float, float]  # forward, right, and half of each
+
+
+def sides(boxes: Boxes, i: int) -> Sides:
+    cos, sin = math.cos(boxes.yaw[i]), math.sin(boxes.yaw[i])
+    return (cos, sin), (-sin, cos), float(boxes.half_length[i]), float(boxes.half_width[i])
+
+
+def shadow(box: Sides, x: float, y: float) -> float:
+    """Half its length on an axis; less than nothing for a box turned inside out."""
+    (fx, fy), (rx, ry), half_length, half_width = box
+    return half_length * abs(fx * x + fy * y) + half_width * abs(rx * x + ry * y)
+
+
+def touching(boxes: Boxes, i: int, j: int) -> tuple[float, float]:
     """The middle of the corners that are inside the other box; of the two centres where none is."""
+    ours, theirs = boxes.corners(i), boxes.corners(j)
     inside = [c for c in theirs if holds(boxes, i, c)] + [c for c in ours if holds(boxes, j, c)]
     middle = np.mean(inside, axis=0) if inside else np.array([boxes.x[i] + boxes.x[j], boxes.y[i] + boxes.y[j]]) / 2
     return float(middle[0]), float(middle[1])

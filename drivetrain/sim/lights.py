@@ -5,10 +5,15 @@ A light that is frozen stays as it is; one that a client has set goes on from th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from drivetrain.sim.geometry import joined
 from drivetrain.sim.protocol.structs import BoundingBox, LightColour, Transform
 
+Array = np.ndarray
 GREEN_S, YELLOW_S, RED_S = 10.0, 3.0, 2.0  # CARLA's
 
 
@@ -20,6 +25,7 @@ class LightPlace:
     transform: Transform
     group: int = 0  # the junction
     phase: int = 0  # those of a group that are green together
+    trigger: BoundingBox = field(default_factory=BoundingBox)  # where vehicles wait for it, seen from the light
     boxes: tuple[BoundingBox, ...] = ()  # of its lamps, in the world
 
 
@@ -37,6 +43,16 @@ class Light:
 
     def lasts_s(self) -> float:
         return {LightColour.GREEN: self.green_s, LightColour.YELLOW: self.yellow_s}.get(self.colour, self.red_s)
+
+    def holds(self, x_m: Array, y_m: Array) -> Array:
+        """[N], which points are in its trigger box."""
+        box = self.place.trigger
+        middle = joined(self.place.transform, Transform(box.location)).location
+        yaw = math.radians(self.place.transform.rotation.yaw + box.rotation.yaw)
+        cos, sin, dx, dy = math.cos(yaw), math.sin(yaw), x_m - middle.x, y_m - middle.y
+        inside: Array = np.abs(dx * cos + dy * sin) < box.extent.x
+        inside &= np.abs(dy * cos - dx * sin) < box.extent.y
+        return inside
 
     def show(self, colour: LightColour) -> None:
         self.colour, self.elapsed_s = colour, 0.0

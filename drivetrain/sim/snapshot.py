@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from drivetrain.sim.actors import Actor, Kind, Registry
+from drivetrain.sim.lights import Lights
 from drivetrain.sim.protocol.binary import (
     ACTIVE,
     EPISODE_HEADER,
@@ -48,16 +49,32 @@ class State:
         self.moved = set(others)
         self.stale = False
 
-    def body(self, registry: Registry, fleet: Fleet, header: tuple[int, float, float, int]) -> bytes:
-        """Episode, wall clock, delta and flags, and then everyone."""
+    def refresh(self, registry: Registry, fleet: Fleet) -> None:
         if self.stale:
             self.rebuild(registry, fleet)
+
+    def body(self, fleet: Fleet, header: tuple[int, float, float, int]) -> bytes:
+        """Episode, wall clock, delta and flags, and then everyone."""
         self.write_vehicles(fleet)
         for actor in self.moved:
             self.write(actor)
         self.moved.clear()
         episode, clock_s, delta_s, flags = header
         return EPISODE_HEADER.pack(episode, clock_s, delta_s, 0, 0, 0, flags) + self.rows.tobytes()
+
+    def at_lights(self, lights: Lights, fleet: Fleet) -> None:
+        """Notes which light each vehicle stands at: the one whose trigger box it is in."""
+        to = self.vehicles
+        if len(fleet) and lights.by_actor:
+            to["at_light"], to["light_colour"], to["light_id"] = 0, int(LightColour.GREEN), 0
+        for light in lights.by_actor.values():
+            inside = light.holds(fleet.f["x"], fleet.f["y"])
+            if inside.any():
+                to["at_light"][inside], to["light_colour"][inside], to["light_id"][inside] = (
+                    1,
+                    light.colour,
+                    light.actor,
+                )
 
     def write_vehicles(self, fleet: Fleet) -> None:
         if not len(fleet):

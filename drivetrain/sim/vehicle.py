@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,6 +45,22 @@ GROUND = ("ground_x", "ground_y", "ground_z", "slope_x", "slope_y")
 EXTRA = ("fx", "fy", "fz", "torque_z")  # what clients push with, until the next tick
 FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA
 SWITCHES = ["want_reverse", "want_manual", "autobox", "physics", "gravity", "solid", "constant"]
+
+
+@dataclass(frozen=True)
+class Still:
+    """What stays the same within a tick, for all vehicles."""
+
+    push: Array  # newtons forward
+    hold: Array  # newtons against whichever way it rolls
+    cos: Array  # of the front wheels' angle
+    sin: Array
+    cos_cos: Array
+    cos_sin: Array
+    loads: tuple[Array, Array]  # on the front and rear axle, times the tyres' stiffness
+    stiff_per_grip: Array
+    tilted: bool  # whether any stands on a slope
+    pushed: bool
 
 
 class Fleet:
@@ -195,9 +212,9 @@ class Fleet:
         before = self.velocity()
         self.follow_controls(dt_s)
         self.change_gears(dt_s)
-        push, hold = self.forces()
+        still = self.hold_still()
         for _ in range(substeps):
-            self.substep(dt_s / substeps, push, hold)
+            self.substep(dt_s / substeps, still)
         self.settle()
         acceleration = (self.velocity() - before) / dt_s
         for axis, name in enumerate(("ax", "ay", "az")):
@@ -257,46 +274,76 @@ class Fleet:
         share = self.steer_share[rows, low] * (1 - part) + self.steer_share[rows, low + 1] * part
         return f["steer"] * f["max_steer"] * share
 
-    def substep(self, dt_s: float, push: Array, hold: Array) -> None:
-        f, b = self.f, self.b
-        v, u, w, mass, inertia, lf, lr = (f[name] for name in ("v", "u", "w", "mass", "inertia", "lf", "lr"))
-        ground = f["ground_z"] + f["slope_x"] * (f["x"] - f["ground_x"]) + f["slope_y"] * (f["y"] - f["ground_y"])
-        standing = (f["z"] <= ground + LANDED_M) & (f["vz"] <= 3.0)
-        touch = standing.astype(float)
+    def hold_still(self) -> Still:
+        """What does not change within a tick."""
+        f = self.f
+        push, hold = self.forces()
         steer = self.steer_rad()
-        cos, sin = np.cos(steer), np.sin(steer)
-        cos_yaw, sin_yaw = np.cos(f["yaw"]), np.sin(f["yaw"])
-
-        weight = mass * GRAVITY_MPS2 * touch
-        used = np.clip((np.abs(push) + hold) / (f["grip"] * mass * GRAVITY_MPS2), 0.0, 0.9)
+        weight = f["mass"] * GRAVITY_MPS2
+        used = np.minimum((np.abs(push) + hold) / (f["grip"] * weight), 0.9)
         grip = f["grip"] * np.sqrt(1 - used * used)
-        slip_f = (u + lf * w) * cos - v * sin
-        slip_r = u - lr * w
-        damp_f = damping(slip_f, np.abs(v * cos + (u + lf * w) * sin), weight * lr / (lf + lr), f["stiff"], grip)
-        damp_r = damping(slip_r, np.abs(v), weight * lf / (lf + lr), f["stiff"], grip)
+        share = f["lr"] / (f["lf"] + f["lr"])
+        tilted = bool(np.any(f["slope_x"]) or np.any(f["slope_y"]))
+        pushed = bool(np.any(f["fx"]) or np.any(f["fy"]))
+        cos, sin = np.cos(steer), np.sin(steer)
+        loads = weight * share * f["stiff"], weight * (1 - share) * f["stiff"]
+        return Still(
+            push, hold, cos, sin, cos * cos, cos * sin, loads, f["stiff"] / np.maximum(grip, 1e-6), tilted, pushed
+        )
 
-        side_push = -f["fx"] * sin_yaw + f["fy"] * cos_yaw
-        front = damp_f * cos * cos
-        a11, a12 = mass / dt_s + front + damp_r, lf * front - lr * damp_r + mass * v
-        a21, a22 = lf * front - lr * damp_r, inertia / dt_s + lf * lf * front + lr * lr * damp_r
-        turning = damp_f * cos * sin * v
-        slope_side = GRAVITY_MPS2 * (-f["slope_x"] * sin_yaw + f["slope_y"] * cos_yaw) * touch * mass
-        b1, b2 = mass * u / dt_s + turning + side_push - slope_side, inertia * w / dt_s + lf * turning + f["torque_z"]
+    def substep(self, dt_s: float, still: Still) -> None:
+        f = self.f
+        v, u, w, mass, inertia, lf, lr = (f[name] for name in ("v", "u", "w", "mass", "inertia", "lf", "lr"))
+        ground = self.ground()
+        standing = (f["z"] <= ground + LANDED_M) & (f["vz"] <= 3.0)
+        cos, sin = still.cos, still.sin
+        front_side = u + lf * w
+        damp_f = damping(front_side * cos - v * sin, v * cos + front_side * sin, still.loads[0], still.stiff_per_grip)
+        damp_r = damping(u - lr * w, v, still.loads[1], still.stiff_per_grip)
+        damp_f, damp_r = damp_f * standing, damp_r * standing
+
+        front, heavy, turned = damp_f * still.cos_cos, mass / dt_s, inertia / dt_s
+        a21 = lf * front - lr * damp_r
+        a11, a12, a22 = heavy + front + damp_r, a21 + mass * v, turned + lf * lf * front + lr * lr * damp_r
+        turning = damp_f * still.cos_sin * v
+        b1, b2 = heavy * u + turning, turned * w + lf * turning + f["torque_z"]
+        ahead = still.push * standing
+        if still.tilted or still.pushed:
+            along, aside = self.pushes(standing)
+            ahead, b1 = ahead + along, b1 + aside
         bottom = a11 * a22 - a12 * a21
         new_u, new_w = (b1 * a22 - a12 * b2) / bottom, (a11 * b2 - a21 * b1) / bottom
 
         scrub = damp_f * ((new_u + lf * new_w) * cos - v * sin) * sin
-        forward_push = push * touch + scrub + f["fx"] * cos_yaw + f["fy"] * sin_yaw
-        slope = GRAVITY_MPS2 * (f["slope_x"] * cos_yaw + f["slope_y"] * sin_yaw) * touch
-        rolled = v + dt_s * (forward_push / mass - slope + new_w * new_u)
-        held = dt_s * (hold * touch + f["drag"] * v * v) / mass
-        new_v = np.sign(rolled) * np.maximum(np.abs(rolled) - held, 0.0)
-
-        free = b["physics"] & ~b["constant"]
-        f["v"] = np.where(b["constant"], self.held[:, 0], np.where(free, new_v, 0.0))
-        f["u"] = np.where(b["constant"], self.held[:, 1], np.where(free, new_u, 0.0))
-        f["w"] = np.where(b["physics"], new_w, 0.0)
+        rolled = v + dt_s * ((ahead + scrub) / mass + new_w * new_u)
+        held = dt_s * (still.hold * standing + f["drag"] * v * v) / mass
+        self.take(np.copysign(np.maximum(np.abs(rolled) - held, 0.0), rolled), new_u, new_w)
         self.move(dt_s, standing, ground)
+
+    def ground(self) -> Array:
+        f = self.f
+        height: Array = (
+            f["ground_z"] + f["slope_x"] * (f["x"] - f["ground_x"]) + f["slope_y"] * (f["y"] - f["ground_y"])
+        )
+        return height
+
+    def pushes(self, standing: Array) -> tuple[Array, Array]:
+        """The newtons, forward and to the right, of the slope and of what clients push with."""
+        f, weight = self.f, self.f["mass"] * GRAVITY_MPS2 * standing
+        cos, sin = np.cos(f["yaw"]), np.sin(f["yaw"])
+        x, y = f["fx"] - weight * f["slope_x"], f["fy"] - weight * f["slope_y"]
+        return x * cos + y * sin, y * cos - x * sin
+
+    def take(self, v: Array, u: Array, w: Array) -> None:
+        """The new speeds, for those that are free."""
+        f, b = self.f, self.b
+        if b["physics"].all() and not b["constant"].any():
+            f["v"], f["u"], f["w"] = v, u, w
+            return
+        free = b["physics"] & ~b["constant"]
+        f["v"] = np.where(b["constant"], self.held[:, 0], np.where(free, v, 0.0))
+        f["u"] = np.where(b["constant"], self.held[:, 1], np.where(free, u, 0.0))
+        f["w"] = np.where(b["physics"], w, 0.0)
 
     def move(self, dt_s: float, standing: Array, ground: Array) -> None:
         f, live = self.f, self.b["physics"]
@@ -321,7 +368,7 @@ class Fleet:
         far = np.hypot(f["x"] - f["ground_x"], f["y"] - f["ground_y"]) > PLANE_M
         for slot in np.flatnonzero(far):
             self.look_at_ground(int(slot))
-        ground = f["ground_z"] + f["slope_x"] * (f["x"] - f["ground_x"]) + f["slope_y"] * (f["y"] - f["ground_y"])
+        ground = self.ground()
         lying = self.b["physics"] & (f["z"] <= ground + LANDED_M)
         f["z"] = np.where(lying | (self.b["physics"] & (f["z"] < ground)), ground, f["z"])
         cos, sin = np.cos(f["yaw"]), np.sin(f["yaw"])
@@ -329,11 +376,11 @@ class Fleet:
         f["roll"] = np.where(lying, -np.arctan(-f["slope_x"] * sin + f["slope_y"] * cos), f["roll"])
 
 
-def damping(slip_mps: Array, speed_mps: Array, load_n: Array, stiff: Array, grip: Array) -> Array:
+def damping(slip_mps: Array, speed_mps: Array, load_stiff: Array, stiff_per_grip: Array) -> Array:
     """A tyre's sideways newtons for each m/s that it slips: linear for a little slip, never more than its grip."""
-    speed = np.maximum(speed_mps, SLOW_MPS)
-    share = stiff * np.abs(slip_mps) / speed / np.maximum(grip, 1e-6)
-    damped: Array = stiff * load_n / speed / np.sqrt(1 + share * share)
+    speed = np.maximum(np.abs(speed_mps), SLOW_MPS)
+    share = stiff_per_grip * slip_mps / speed
+    damped: Array = load_stiff / (speed * np.sqrt(1 + share * share))
     return damped
 
 

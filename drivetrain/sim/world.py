@@ -159,7 +159,7 @@ class World:
 
     def place_light(self, place: LightPlace) -> None:
         description = ActorDescription(0, "traffic.traffic_light")
-        actor = self.enlist(Kind.LIGHT, description, {}, NO_BOX, place.transform)
+        actor = self.enlist(Kind.LIGHT, description, {}, place.trigger, place.transform)
         actor.light, actor.tag = self.lights.add(actor.id, place), TAGS["light"]
 
     def spawn(
@@ -466,7 +466,9 @@ class World:
 
     def send_state(self, dt_s: float, flags: int) -> None:
         header = sensor_header(self.release.world_index, self.frame, self.elapsed_s, Transform())
-        body = self.state.body(self.registry, self.fleet, (self.episode, self.clock(), dt_s, flags))
+        self.state.refresh(self.registry, self.fleet)
+        self.state.at_lights(self.lights, self.fleet)
+        body = self.state.body(self.fleet, (self.episode, self.clock(), dt_s, flags))
         self.outlet.publish(STATE_STREAM, header + body, keep=True)
 
     def scene(self) -> Scene:
@@ -484,7 +486,7 @@ class World:
                 actor.light_flags,
             )
             for actor in self.registry.live.values()
-            if actor.box.extent.x
+            if actor.box.extent.x and actor.kind is not Kind.LIGHT
         ]
         lights = tuple(self.lights.by_actor.values())
         return Scene(self.frame, self.elapsed_s, self.map, self.weather, seen, lights)

@@ -372,3 +372,18 @@ def test_the_gone_are_remembered(client, world):
     assert car.get_physics_control().mass == physics.mass
     car.apply_control(carla.VehicleControl(throttle=1.0))
     world.tick()
+
+
+def test_a_car_knows_the_light_it_stands_at(world):
+    car = spawn(world)
+    world.tick()
+    assert not car.is_at_traffic_light()
+    light = world.get_actors().filter("traffic.traffic_light")[0]
+    light.set_state(carla.TrafficLightState.Red)
+    light.freeze(True)
+    car.set_location(carla.Location(140, 1.75, 0))
+    world.tick()
+    assert car.is_at_traffic_light()
+    assert car.get_traffic_light_state() == carla.TrafficLightState.Red
+    assert car.get_traffic_light().id == light.id
+    assert light.trigger_volume.extent.y == pytest.approx(3.5)

@@ -58,7 +58,12 @@ class Line:
         if 'id="77"' not in self.xodr:
             return []
         box = BoundingBox(Vector3D(150.0, 8.0, 4.0), Vector3D(0.2, 0.2, 0.5))
-        return [LightPlace("77", Transform(Vector3D(150.0, 8.0, 0.0), Rotation(0.0, 180.0, 0.0)), boxes=(box,))]
+        trigger = BoundingBox(Vector3D(10.0, 4.5, 0.0), Vector3D(2.0, 3.5, 2.0))  # x 138 to 142, both lanes
+        return [
+            LightPlace(
+                "77", Transform(Vector3D(150.0, 8.0, 0.0), Rotation(0.0, 180.0, 0.0)), trigger=trigger, boxes=(box,)
+            )
+        ]
 
 
 class Lines:
