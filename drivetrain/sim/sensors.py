@@ -21,7 +21,7 @@ from drivetrain.sim.maps import Map
 from drivetrain.sim.protocol.structs import BoundingBox, Transform, Vector3D, Weather
 
 Array = np.ndarray
-GRAVITY = np.array([0.0, 0.0, 9.81])
+GRAVITY_MPS2 = 9.81
 SCALED_RADIUS_M = 6378137.0 * 0.9996
 RENDERED = ("sensor.camera.", "sensor.lidar.", "sensor.other.radar")
 
@@ -111,9 +111,9 @@ class Imu:
         change: Array = ((third - second) / now - (second - first) / was) / now
         return change
 
-    def payload(self, transform: Transform, spin_radps: Array) -> bytes:
+    def payload(self, transform: Transform, spin_radps: Array, gravity_mps2: float) -> bytes:
         turn = matrix(transform.rotation)
-        accel = turn.T @ (self.acceleration() + GRAVITY) + self.random.normal(size=3) * self.accel_std
+        accel = turn.T @ (self.acceleration() + np.array([0.0, 0.0, gravity_mps2])) + self.random.normal(size=3) * self.accel_std
         gyro = turn.T @ spin_radps + self.gyro_bias + self.random.normal(size=3) * self.gyro_std
         return packed([accel.tolist(), gyro.tolist(), compass_rad(turn)])
 

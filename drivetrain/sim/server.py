@@ -247,6 +247,9 @@ class Server:
     def set_weather(self, weather: s.Weather) -> None:
         self.world.weather = weather
 
+    def set_imu_gravity(self, gravity_mps2: float) -> None:
+        self.world.imu_gravity_mps2 = gravity_mps2
+
     def light(self, actor: int) -> Any:
         found = self.world.registry.find(actor).light
         if found is None:
@@ -286,6 +289,8 @@ class Server:
             "copy_opendrive_to_file": world.generate,
             "get_weather_parameters": lambda: world.weather,
             "set_weather_parameters": self.set_weather,
+            "get_imui_gravity": lambda: world.imu_gravity_mps2,
+            "set_imui_gravity": self.set_imu_gravity,
             "apply_batch": self.batch,
             "is_traffic_manager_running": lambda port: port in self.managers,
             "get_traffic_manager_running": self.manager,

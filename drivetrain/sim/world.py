@@ -22,6 +22,7 @@ import numpy as np
 from drivetrain.sim import collisions
 from drivetrain.sim.actors import NO_BOX, Actor, Kind, Registry
 from drivetrain.sim.blueprints import library, settings
+from drivetrain.sim.bumps import bump, solid_boxes, where
 from drivetrain.sim.catalogue import MODELS, PROP_BOXES, WALKERS, physics_of, walker_box
 from drivetrain.sim.errors import NotOffered, SimError
 from drivetrain.sim.geometry import joined, to_array
@@ -45,6 +46,7 @@ from drivetrain.sim.protocol.structs import (
 )
 from drivetrain.sim.protocol.versions import Release
 from drivetrain.sim.sensors import (
+    GRAVITY_MPS2,
     Body,
     Gnss,
     Imu,
@@ -59,7 +61,6 @@ from drivetrain.sim.snapshot import State
 from drivetrain.sim.vehicle import Fleet
 
 STATE_STREAM = 1
-WALKER_KG = 75.0
 LONGEST_STEP_S = 0.5  # of a world without fixed delta, however late it is
 GENERATED = "OpenDriveMap"
 NO_EFFECT = {  # settings of CARLA's large maps and ragdolls
@@ -140,7 +141,7 @@ class World:
         self.elapsed_s = 0.0
         if reset_settings:
             self.settings = EpisodeSettings()
-        self.weather = Weather()
+        self.weather, self.imu_gravity_mps2 = Weather(), GRAVITY_MPS2
         start = self.spawn_points[0] if self.spawn_points else Transform()
         self.spectator = self.enlist(Kind.OTHER, ActorDescription(0, "spectator"), {}, NO_BOX, start)
         for light in place.lights():
@@ -212,7 +213,7 @@ class World:
             raise NotOffered(f"attaching {name} to an actor", "only sensors and props can be attached")
 
     def check_room(self, box: BoundingBox, transform: Transform) -> None:
-        boxes, _ = self.boxes((box, transform))
+        boxes, _ = solid_boxes(self.registry, self.fleet, (box, transform))
         for i, j in collisions.near(boxes, 1):
             if collisions.contact(boxes, i, j):
                 raise SimError("Spawn failed because of collision at spawn position")
@@ -255,9 +256,7 @@ class World:
         self.state.stale = True
 
     def where(self, actor: Actor) -> Transform:
-        if actor.kind is Kind.VEHICLE and actor.alive:
-            return self.fleet.transform(self.fleet.slot(actor.id))
-        return actor.transform
+        return where(actor, self.fleet)
 
     def change_settings(self, wanted: EpisodeSettings) -> int:
         for name, default in NO_EFFECT.items():
@@ -294,7 +293,7 @@ class World:
         self.steer_by_wishes(dt_s)
         self.fleet.step(dt_s, max(1, self.substeps(dt_s)))
         self.walk(dt_s)
-        met = self.collide()
+        met = bump(self.registry, self.fleet)
         self.carry_along(dt_s)
         self.sense(dt_s, met)
         self.send_state(dt_s, 0)
@@ -332,71 +331,6 @@ class World:
             actor.transform = Transform(Vector3D(x, y, z), turn)
             self.state.moved.add(actor)
 
-    def boxes(self, newcomer: tuple[BoundingBox, Transform] | None = None) -> tuple[collisions.Boxes, list[int]]:
-        """Everyone solid, movers first: vehicles, walkers, props. A newcomer comes before all."""
-        f = self.fleet.f
-        rest = [a for a in self.registry.live.values() if a.solid and a.kind is not Kind.VEHICLE]
-        rest.sort(key=lambda actor: (actor.kind, actor.id))
-        places = [(actor.box, actor.transform) for actor in rest]
-        upright = np.array([upright_box(*place) for place in places]).reshape(-1, 7).T
-        sizes = [f["half_length"], f["half_width"], f["half_height"]]
-        moving = np.array([f["x"], f["y"], f["z"] + f["half_height"], f["yaw"], *sizes])
-        moving[4:, ~self.fleet.b["solid"]] = -1e9  # a box turned inside out meets nobody
-        first = np.zeros((7, 0)) if newcomer is None else np.array([upright_box(*newcomer)]).T
-        return collisions.Boxes(*np.hstack([first, moving, upright])), self.fleet.ids + [actor.id for actor in rest]
-
-    def collide(self) -> list[tuple[Actor, Actor, Vector3D]]:
-        """Who met whom, with the impulse that the second gave the first."""
-        movers = len(self.fleet) + sum(1 for _ in self.registry.of(Kind.WALKER))
-        if not movers or len(self.registry.live) < 2:
-            return []
-        boxes, ids = self.boxes()
-        found = []
-        for i, j in collisions.near(boxes, min(movers, len(boxes))):
-            met = collisions.contact(boxes, i, j)
-            if met is None:
-                continue
-            ours, theirs = self.registry.live[ids[i]], self.registry.live[ids[j]]
-            first, second = self.body(ours), self.body(theirs)
-            impulse = collisions.bounce(first, second, met)
-            self.push(ours, first, met.normal, -met.depth_m * share(first, second))
-            self.push(theirs, second, met.normal, met.depth_m * share(second, first))
-            if impulse > 0:
-                along = Vector3D(-impulse * met.normal[0], -impulse * met.normal[1], 0.0)
-                found.append((ours, theirs, along))
-                found.append((theirs, ours, Vector3D(-along.x, -along.y, 0.0)))
-        return found
-
-    def body(self, actor: Actor) -> collisions.Body:
-        at = self.where(actor).location
-        if actor.kind is not Kind.VEHICLE:
-            moves = actor.kind is Kind.WALKER
-            return collisions.Body(
-                at.x, at.y, actor.velocity.x, actor.velocity.y, 0.0, 1 / WALKER_KG if moves else 0.0, 0.0
-            )
-        slot, f = self.fleet.slot(actor.id), self.fleet.f
-        cos, sin, side = (
-            math.cos(f["yaw"][slot]),
-            math.sin(f["yaw"][slot]),
-            f["u"][slot] - f["w"][slot] * f["com"][slot],
-        )
-        vx, vy = f["v"][slot] * cos - side * sin, f["v"][slot] * sin + side * cos
-        free = float(self.fleet.b["physics"][slot])
-        mass, inertia = free / f["mass"][slot], free / f["inertia"][slot]
-        return collisions.Body(at.x, at.y, float(vx), float(vy), float(f["w"][slot]), float(mass), float(inertia))
-
-    def push(self, actor: Actor, body: collisions.Body, normal: tuple[float, float], by_m: float) -> None:
-        if actor.kind is Kind.VEHICLE:
-            slot, f = self.fleet.slot(actor.id), self.fleet.f
-            f["x"][slot] += by_m * normal[0]
-            f["y"][slot] += by_m * normal[1]
-            f["w"][slot] = body.spin
-            self.fleet.set_velocity(slot, body.vx, body.vy, float(f["vz"][slot]))
-        elif actor.kind is Kind.WALKER:
-            at = actor.transform.location
-            moved = Vector3D(at.x + by_m * normal[0], at.y + by_m * normal[1], at.z)
-            actor.transform = replace(actor.transform, location=moved)
-
     def carry_along(self, dt_s: float) -> None:
         """Moves what is attached. A parent always has a smaller id, so it has moved before."""
         for actor in self.registry.live.values():
@@ -422,7 +356,7 @@ class World:
             elif not self.due(actor):
                 continue
             elif isinstance(actor.sensor, Imu):
-                self.send(actor, actor.sensor.payload(actor.transform, self.spin(actor.parent)))
+                self.send(actor, actor.sensor.payload(actor.transform, self.spin(actor.parent), self.imu_gravity_mps2))
             elif isinstance(actor.sensor, Gnss):
                 self.send(actor, actor.sensor.payload(actor.transform))
             elif needs_renderer(actor.blueprint) and not self.settings.no_rendering_mode:
@@ -497,14 +431,3 @@ def attached(parent: Transform, relative: Transform, attachment: Attachment) -> 
     if attachment is not Attachment.RIGID:
         parent = Transform(parent.location, Rotation(0.0, parent.rotation.yaw, 0.0))
     return joined(parent, relative)
-
-
-def upright_box(box: BoundingBox, transform: Transform) -> tuple[float, ...]:
-    at = joined(transform, Transform(box.location)).location
-    return (at.x, at.y, at.z, math.radians(transform.rotation.yaw), box.extent.x, box.extent.y, box.extent.z)
-
-
-def share(first: collisions.Body, second: collisions.Body) -> float:
-    """Of the way apart that the first goes."""
-    total = first.inverse_mass + second.inverse_mass
-    return first.inverse_mass / total if total else 0.0

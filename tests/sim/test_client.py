@@ -269,6 +269,10 @@ def test_an_imu_at_rest_reads_gravity_and_its_heading(world):
     assert seen.gyroscope.z == 0.0
     assert seen.compass == pytest.approx(math.pi / 2)
     assert seen.frame == world.get_snapshot().frame
+    world.set_imui_sensor_gravity(1.62)
+    assert world.get_imui_sensor_gravity() == pytest.approx(1.62)
+    world.tick()
+    assert heard.get(timeout=5).accelerometer.z == pytest.approx(1.62, abs=1e-4)
 
 
 def test_an_imu_feels_the_turn(world):
@@ -387,3 +391,16 @@ def test_a_car_knows_the_light_it_stands_at(world):
     assert car.get_traffic_light_state() == carla.TrafficLightState.Red
     assert car.get_traffic_light().id == light.id
     assert light.trigger_volume.extent.y == pytest.approx(3.5)
+
+
+def test_a_walker_in_the_way_is_hit_and_pushed(world):
+    car = spawn(world)
+    walker = world.spawn_actor(
+        world.get_blueprint_library().find("walker.pedestrian.0001"), carla.Transform(carla.Location(30, 1.75, 1))
+    )
+    heard = listen(attach(world, car, "sensor.other.collision"))
+    car.enable_constant_velocity(carla.Vector3D(10, 0, 0))
+    for _ in range(50):
+        world.tick()
+    assert heard.get(timeout=5).other_actor.id == walker.id
+    assert walker.get_location().x > 31

@@ -283,7 +283,8 @@ while True:
 
 
 def test_a_client_killed_in_the_middle_of_a_tick(server, raw):
-    pytest.importorskip("carla")
+    """And who comes after finds the world as it was left: synchronous, waiting."""
+    carla = pytest.importorskip("carla")
     before = settled(lambda: descriptors(server[0]), -1, 0.5)
     for _ in range(3):
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(server[1])], stdout=subprocess.PIPE, text=True)
@@ -294,3 +295,8 @@ def test_a_client_killed_in_the_middle_of_a_tick(server, raw):
     assert settled(lambda: descriptors(server[0]), before) == before
     frame = raw.call("tick_cue")[0][1]
     assert raw.call("tick_cue")[0][1] == frame + 1
+    client = carla.Client("127.0.0.1", server[1])
+    client.set_timeout(5)
+    world = client.get_world()
+    assert world.get_settings().synchronous_mode
+    assert world.tick() == frame + 2

@@ -21,6 +21,7 @@ from drivetrain.sim.protocol.versions import Answer, Release
 MOST_BYTES = 64 << 20  # of one message; a large OpenDRIVE file is some 20 MB
 MOST_UNSENT_BYTES = 64 << 20  # answers to a client that asks and never reads
 MOST_ITEMS = 1 << 16
+MOST_TOLD = 1000  # about one client
 RECEIVE_BYTES = 1 << 16
 
 Handler = Callable[..., Any]
@@ -74,6 +75,7 @@ class RpcConnection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket, self.methods, self.tell = connection, methods, tell
         self.unsent = bytearray()
+        self.told: set[str] = set()
         self.packer = msgpack.Packer(autoreset=True)
         self.unpacker = msgpack.Unpacker(
             raw=False,
@@ -123,11 +125,17 @@ class RpcConnection:
         except SimError as error:
             failure = self.methods.failure(name, str(error))
             if asynchronous or failure[0]:  # nobody reads the answer, or the client hides its text
-                self.tell(f"{name}: {error}")
+                self.tell_once(str(error) if str(error).startswith(name) else f"{name}: {error}")
             return failure
         except Exception as error:  # noqa: BLE001  one client's call must not end every client's world
             self.tell(f"a bug of ours in {name}:\n{traceback.format_exc()}")
             return self.methods.failure(name, f"{name} failed inside the server: {error!r}")
+
+    def tell_once(self, text: str) -> None:
+        """A client that draws in every tick is told once that there is nothing to draw on."""
+        if text not in self.told and len(self.told) < MOST_TOLD:
+            self.told.add(text)
+            self.tell(text)
 
     def writable(self) -> bool:
         while self.unsent:

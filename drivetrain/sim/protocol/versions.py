@@ -102,6 +102,8 @@ EPISODE = {
     "copy_opendrive_to_file": Call((str, s.GenerationParameters)),
     "get_weather_parameters": Call((), s.Weather),
     "set_weather_parameters": Call((s.Weather,)),
+    "get_imui_gravity": Call((), float),
+    "set_imui_gravity": Call((float,)),
     "apply_batch": Call((tuple[s.Command, ...], bool), s.BatchAnswer),
     "is_traffic_manager_running": Call((int,), bool),
     "get_traffic_manager_running": Call((int,), tuple[str, int]),
@@ -173,7 +175,6 @@ WHY_LEFT_OUT = {
     "cameras have no G-buffer": "get_gbuffer_token",
     "walkers here do not die": "set_actor_dead",
     "no files are needed from the server": "request_file",
-    "IMU gravity is 9.81 m/s2": "get_imui_gravity set_imui_gravity",
 }
 VALUES = ("get_", "is_", "show_", "start_recorder", "replay_file", "project_point", "cast_ray", "request_file")
 VOID = ("show_vehicle_debug_telemetry", "get_pose_from_animation")
