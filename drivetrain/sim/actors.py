@@ -26,7 +26,7 @@ from drivetrain.sim.protocol.structs import (
 )
 from drivetrain.sim.sensors import Gnss, Imu
 
-MOST_GONE = 10_000
+MOST_GONE = 1000
 ZERO = Vector3D()
 
 
@@ -90,7 +90,7 @@ class Registry:
 
     def remove(self, actor: Actor) -> None:
         del self.live[actor.id]
-        actor.alive = False
+        actor.alive, actor.sensor, actor.parent = False, None, None
         self.gone[actor.id] = actor
         if len(self.gone) > MOST_GONE:
             self.gone.popitem(last=False)

@@ -113,7 +113,8 @@ class Imu:
 
     def payload(self, transform: Transform, spin_radps: Array, gravity_mps2: float) -> bytes:
         turn = matrix(transform.rotation)
-        accel = turn.T @ (self.acceleration() + np.array([0.0, 0.0, gravity_mps2])) + self.random.normal(size=3) * self.accel_std
+        felt = self.acceleration() + np.array([0.0, 0.0, gravity_mps2])
+        accel = turn.T @ felt + self.random.normal(size=3) * self.accel_std
         gyro = turn.T @ spin_radps + self.gyro_bias + self.random.normal(size=3) * self.gyro_std
         return packed([accel.tolist(), gyro.tolist(), compass_rad(turn)])
 

@@ -129,7 +129,10 @@ class World:
 
     def generate(self, xodr: str, parameters: GenerationParameters) -> None:
         """Keeps a map made from OpenDRIVE; the client then loads it by its name."""
-        self.generated = self.maps.from_xodr(xodr, parameters)
+        try:
+            self.generated = self.maps.from_xodr(xodr, parameters)
+        except ValueError as error:  # what `road/` says of a map with errors, naming the element
+            raise SimError(str(error)) from error
 
     def begin(self, place: Map, reset_settings: bool) -> None:
         for actor in sorted(self.registry.live.values(), key=lambda one: -one.id):

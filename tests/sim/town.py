@@ -79,7 +79,7 @@ class Lines:
 
     def from_xodr(self, xodr: str, parameters: GenerationParameters) -> Line:
         if "<OpenDRIVE" not in xodr:
-            raise SimError("got a text without the element OpenDRIVE, expected an OpenDRIVE map")
+            raise ValueError("got a text without the element OpenDRIVE, expected an OpenDRIVE map")
         return Line("OpenDriveMap", xodr)
 
 
