@@ -140,7 +140,7 @@ class RoadMap:
             found += self.ahead(after, float(after.s_m[0]), distance_m - left)
         return found
 
-    def spawn_points(self, spacing_m: float = 15.0) -> list[Pose]:
+    def spawn_points(self, spacing_m: float = 25.0) -> list[Pose]:
         """In every driving lane outside of junctions, spacing_m apart and clear of its ends, half a metre up."""
         points = []
         for lane in self.lanes:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivetrain.sim.road.cubics import Floats
+from drivetrain.sim.road.junction_floor import floors
 from drivetrain.sim.road.lanes import Lane
 from drivetrain.sim.road.opendrive import Mark
 
@@ -24,7 +25,8 @@ STOP_LINE_M = 0.4
 STRIPE_M, STRIPE_GAP_M = 0.5, 0.5
 GROUND_CELL_M, GROUND_MARGIN_M, GROUND_BELOW_M = 10.0, 120.0, 0.15
 BANK = 0.5  # the steepest ground
-VERGE_M = 12.0  # beside a road the ground is level for so far
+PLACE_M = 5.0
+VERGE_M = 15.0  # beside a road the ground is level for so far
 Triangles = NDArray[np.float32]
 EMPTY: Triangles = np.zeros((0, 3, 3), np.float32)
 
@@ -36,6 +38,7 @@ class Surfaces:
     marks: dict[tuple[str, str], Triangles]  # by type (solid, broken, ...) and colour
     stop_lines: Triangles
     crosswalks: Triangles
+    floors: Triangles  # of junctions, a little below their lanes
     ground: Triangles
 
 
@@ -55,6 +58,7 @@ def surfaces_of(roads: RoadMap) -> Surfaces:
         marks={key: np.concatenate(parts) for key, parts in marks.items()},
         stop_lines=np.concatenate([EMPTY, *(stop_line(roads, i) for i in range(len(roads.stop_lines)))]),
         crosswalks=np.concatenate([EMPTY, *(stripes(outline) for outline in roads.crosswalks)]),
+        floors=floors(roads),
         ground=ground(roads),
     )
 
@@ -149,7 +153,7 @@ def stripes(outline: Floats) -> Triangles:
     a, b, c, d = corners
     count = max(1, int(np.linalg.norm(b - a) / (STRIPE_M + STRIPE_GAP_M)))
     low = (np.arange(count) + 0.25) / count
-    high = low + 0.5
+    high = low + 0.5 / count
     parts = [EMPTY]
     for u, v in zip(low.tolist(), high.tolist(), strict=True):
         near, far = np.stack([a + u * (b - a), a + v * (b - a)]), np.stack([d + u * (c - d), d + v * (c - d)])
@@ -158,18 +162,25 @@ def stripes(outline: Floats) -> Triangles:
 
 
 def ground(roads: RoadMap) -> Triangles:
-    grid = roads.grid
-    near = roads.paved[grid.lane]
-    places, half = grid.p0[near], grid.w0[near] / 2
+    places, half = lowest(roads)
     low, high = places[:, :2].min(0) - GROUND_MARGIN_M, places[:, :2].max(0) + GROUND_MARGIN_M
-    if np.ptp(places[:, 2]) < 0.5:
+    if len(places) == 1 or np.ptp(places[:, 2]) < 1e-6:
         x, y = np.array([low[0], high[0]]), np.array([low[1], high[1]])
-        z = np.full((2, 2), places[:, 2].min() - GROUND_BELOW_M)
     else:
         x, y = (np.arange(low[i], high[i] + GROUND_CELL_M, GROUND_CELL_M) for i in (0, 1))
-        z = np.stack([sheet(np.stack([np.full_like(y, at), y], axis=1), places[::2], half[::2]) for at in x])
+    z = np.stack([sheet(np.stack([np.full_like(y, at), y], axis=1), places, half) for at in x])
     points = np.stack([*np.meshgrid(x, y, indexing="ij"), z], axis=-1)  # [X, Y, 3]
     return np.concatenate([band(points[i], points[i + 1]) for i in range(len(x) - 1)])
+
+
+def lowest(roads: RoadMap) -> tuple[Floats, Floats]:
+    """Of the lowest lanes, one place [N, 3] in every few metres, and half the lane's width there: what `sheet` takes."""
+    grid = roads.grid
+    paved = np.flatnonzero(roads.paved[grid.lane])
+    places, half = grid.p0[paved], grid.w0[paved] / 2
+    order = np.argsort(places[:, 2], kind="stable")
+    _, first = np.unique(np.floor(places[order, :2] / PLACE_M), axis=0, return_index=True)
+    return places[order[first]], half[order[first]]
 
 
 def sheet(points: Floats, places: Floats, half_m: Floats) -> Floats:

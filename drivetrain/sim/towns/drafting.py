@@ -58,6 +58,7 @@ class LaneDraft:
     height_m: float = 0.0
     predecessor: int | None = None
     successor: int | None = None
+    last_width_m: float | None = None  # where it differs from the first
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class Draft:
 
     def bend(self, arm: Arm, other: Arm) -> Road:
         """A plain road from one arm to another of the same profile."""
+        assert arm.road.profile == other.road.profile, (arm.road.profile, other.road.profile)
         pieces = between(arm.place, other.place.turned(math.pi))
         road = self.road(pieces, arm.road.profile, rise(arm.height_m, other.height_m, length_of(pieces)))
         self.attach(road, "start", arm)
@@ -241,6 +243,7 @@ class Draft:
         into, out = arm.side, -other.side
         road.lanes = {0: LaneDraft("none", 0.0)}
         outer = profile.outer if edge else ()
+        onward = dict(other.road.profile.outer)
         marked = count > 1
         for i in range(1, count + len(outer) + 1):
             driving = i <= count
@@ -257,6 +260,7 @@ class Draft:
                 height_m=KERB_M if kind == "sidewalk" else 0.0,
                 predecessor=before,
                 successor=after,
+                last_width_m=other.road.profile.lane_m if driving else onward.get(kind, width),
             )
         self.roads.append(road)
         links = tuple((into * (lane - 1 + i), -i) for i in range(1, count + 1))

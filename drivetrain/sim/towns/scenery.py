@@ -16,7 +16,7 @@ import numpy as np
 from drivetrain.sim.road.cubics import Floats
 from drivetrain.sim.road.lanes import Lane
 from drivetrain.sim.road.map import RoadMap
-from drivetrain.sim.road.surfaces import sheet
+from drivetrain.sim.road.surfaces import lowest, sheet
 
 MARGIN_M = 0.3
 CELL_M = 8.0
@@ -51,12 +51,11 @@ class Kind:
 
     houses: bool
     lamps: bool
-    trees_per_100m: float
-    reach_m: float  # how far from the road trees stand
+    trees: tuple[tuple[float, float], ...]  # how many along 100 m, and how far from the road
 
 
-TOWN = Kind(houses=True, lamps=True, trees_per_100m=6.0, reach_m=3.0)
-COUNTRYSIDE = Kind(houses=False, lamps=False, trees_per_100m=9.0, reach_m=60.0)
+TOWN = Kind(houses=True, lamps=True, trees=((6.0, 3.0), (8.0, 45.0)))
+COUNTRYSIDE = Kind(houses=False, lamps=False, trees=((3.0, 12.0), (14.0, 80.0)))
 
 
 class Plot:
@@ -65,20 +64,25 @@ class Plot:
     def __init__(self, roads: RoadMap):
         self.roads = roads
         self.cells: dict[tuple[int, int], list[tuple[Floats, Thing]]] = {}
-        paved = roads.paved[roads.grid.lane]
-        self.low = roads.grid.p0[paved][::2]
-        self.half = roads.grid.w0[paved][::2] / 2
+        self.places, self.half = lowest(roads)
         edges = [edge for lane in roads.lanes if roads.paved[lane.index] for edge in (lane.left, lane.right)]
-        self.edges = np.concatenate([dense(edge) for edge in edges])
+        points = np.concatenate([dense(edge) for edge in edges])[:, :2]
+        self.kerbs: dict[tuple[int, int], Floats] = {}
+        cell = np.floor(points / CELL_M).astype(int)
+        order = np.lexsort(cell.T)
+        cuts = np.flatnonzero(np.diff(cell[order], axis=0).any(1)) + 1
+        for part in np.split(order, cuts):
+            self.kerbs[tuple(cell[part[0]].tolist())] = points[part]
 
     def ground_m(self, x_m: float, y_m: float) -> float:
-        return float(sheet(np.array([[x_m, y_m]]), self.low, self.half)[0])
+        return float(sheet(np.array([[x_m, y_m]]), self.places, self.half)[0])
 
     def is_free(self, corners: Floats, margin_m: float = MARGIN_M) -> bool:
         """`corners` [4, 2]: no lane and no other thing in it."""
-        inside = in_box(self.edges, corners, margin_m)
-        if inside.any():
-            return False
+        for cell in cells_of(corners, margin_m):
+            kerb = self.kerbs.get(cell)
+            if kerb is not None and in_box(kerb, corners, margin_m).any():
+                return False
         points = np.concatenate([corners, corners.mean(0, keepdims=True)])
         found = self.roads.nearest_lanes(points, self.roads.paved)
         if found.inside.any():
@@ -106,7 +110,8 @@ def scenery(name: str, roads: RoadMap, kind: Kind) -> list[Thing]:
         for lane in sides:
             things += houses(draw, plot, lane)
     for lane in sides:
-        things += trees(draw, plot, lane, kind)
+        for per_100m, reach_m in kind.trees:
+            things += trees(draw, plot, lane, per_100m, reach_m)
         if kind.lamps and lane.type == "sidewalk":
             things += furniture(draw, plot, lane)
     if not kind.houses:
@@ -151,14 +156,13 @@ def houses(draw: random.Random, plot: Plot, lane: Lane) -> Iterator[Thing]:
             along += 4.0
 
 
-def trees(draw: random.Random, plot: Plot, lane: Lane, kind: Kind) -> Iterator[Thing]:
-    count = int(lane.length_m / 100 * kind.trees_per_100m + draw.random())
+def trees(draw: random.Random, plot: Plot, lane: Lane, per_100m: float, reach_m: float) -> Iterator[Thing]:
+    count = int(lane.length_m / 100 * per_100m + draw.random())
     for _ in range(count):
-        off = 1.2 + (kind.reach_m - 1.2) * draw.random() ** 1.5
+        off = 1.2 + (reach_m - 1.2) * draw.random() ** 1.5
         x, y, heading = beside(lane, draw.uniform(0.0, lane.length_m), off)
         tall, wide, stem = draw.uniform(4.0, 9.0), draw.uniform(1.2, 2.4), draw.uniform(0.15, 0.3)
-        if kind.reach_m < 10:
-            wide = min(wide, off)
+        wide = min(wide, off)
         corners = corners_of(x, y, heading, max(stem, wide * 0.6), max(stem, wide * 0.6))
         if not plot.is_free(corners):
             continue
@@ -223,7 +227,7 @@ def footprint(thing: Thing) -> Floats:
 
 def in_box(points: Floats, corners: Floats, margin_m: float) -> np.ndarray:
     middle = corners.mean(0)
-    near = points[np.abs(points[:, :2] - middle).max(1) < 40.0][:, :2] - middle
+    near = points - middle
     a, b = corners[0] - corners[3], corners[0] - corners[1]
     long, wide = float(np.hypot(*a)), float(np.hypot(*b))
     return (np.abs(near @ a) / long <= long / 2 + margin_m) & (np.abs(near @ b) / wide <= wide / 2 + margin_m)
@@ -241,8 +245,9 @@ def overlap(one: Floats, other: Floats, margin_m: float) -> bool:
     return True
 
 
-def cells_of(corners: Floats) -> list[tuple[int, int]]:
-    low, high = np.floor((corners.min(0) - 1.0) / CELL_M).astype(int), np.floor((corners.max(0) + 1.0) / CELL_M).astype(int)
+def cells_of(corners: Floats, margin_m: float = 1.0) -> list[tuple[int, int]]:
+    low = np.floor((corners.min(0) - margin_m) / CELL_M).astype(int).tolist()
+    high = np.floor((corners.max(0) + margin_m) / CELL_M).astype(int).tolist()
     return [(i, j) for i in range(low[0], high[0] + 1) for j in range(low[1], high[1] + 1)]
 
 

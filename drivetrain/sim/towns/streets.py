@@ -76,7 +76,7 @@ def trim(corner: Corner, rays: Sequence[Ray], ray: Ray) -> float:
     if len(rays) == 1:
         return 0.0
     if corner.control == "roundabout":
-        return RING_M + RING_LANE_M + 14.0
+        return RING_M + RING_LANE_M + 10.0
     room = 0.0
     for one in rays:
         for other in rays:

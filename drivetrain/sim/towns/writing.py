@@ -71,7 +71,7 @@ def write_road(root: ET.Element, road: Road) -> None:
         if ids:
             side_node = put(section, name)
             for lane_id in ids:
-                write_lane(side_node, lane_id, road.lanes[lane_id])
+                write_lane(side_node, lane_id, road.lanes[lane_id], road.length_m)
     objects = put(node, "objects")
     for crossing in road.crossings:
         write_crossing(objects, crossing)
@@ -91,14 +91,15 @@ def write_geometry(plan: ET.Element, piece: Geometry) -> None:
         shape.set("pRange", "normalized" if piece.normalized else "arcLength")
 
 
-def write_lane(parent: ET.Element, lane_id: int, lane: LaneDraft) -> None:
+def write_lane(parent: ET.Element, lane_id: int, lane: LaneDraft, length_m: float) -> None:
     node = put(parent, "lane", id=lane_id, type=lane.type, level="false")
     link = put(node, "link")
     for side, target in (("predecessor", lane.predecessor), ("successor", lane.successor)):
         if target is not None:
             put(link, side, id=target)
     if lane_id:
-        put(node, "width", sOffset=0.0, a=lane.width_m, b=0.0, c=0.0, d=0.0)
+        grows = (lane.width_m if lane.last_width_m is None else lane.last_width_m) - lane.width_m
+        put(node, "width", sOffset=0.0, a=lane.width_m, b=0.0, c=3 * grows / length_m**2, d=-2 * grows / length_m**3)
     mark = {"type": lane.mark, "weight": "standard", "color": lane.color, "material": "standard", "width": 0.15}
     put(node, "roadMark", sOffset=0.0, **mark, laneChange=lane.lane_change)
     if lane.height_m:
