@@ -221,7 +221,7 @@ def read_plan(road: ET.Element, length_m: float, where: str) -> PlanView:
             kind.tag,
             *(_number(node, key, place) for key in ("s", "x", "y", "hdg", "length")),
             factors=tuple(_number(kind, key, f"{place} {kind.tag}") for key in FACTORS[kind.tag]),
-            normalized=kind.get("pRange", "normalized") != "arcLength",
+            normalized=kind.tag == "paramPoly3" and kind.get("pRange", "normalized") != "arcLength",
         )
         if piece.length_m <= 0:
             raise BadMap(f"{place} length", piece.length_m, "more than 0")

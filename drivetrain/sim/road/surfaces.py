@@ -26,6 +26,7 @@ STRIPE_M, STRIPE_GAP_M = 0.5, 0.5
 GROUND_CELL_M, GROUND_MARGIN_M, GROUND_BELOW_M = 10.0, 120.0, 0.15
 BANK = 0.5  # the steepest ground
 PLACE_M = 5.0
+FLAT_M = 0.5  # what differs by less is kerbs
 VERGE_M = 15.0  # beside a road the ground is level for so far
 Triangles = NDArray[np.float32]
 EMPTY: Triangles = np.zeros((0, 3, 3), np.float32)
@@ -164,11 +165,12 @@ def stripes(outline: Floats) -> Triangles:
 def ground(roads: RoadMap) -> Triangles:
     places, half = lowest(roads)
     low, high = places[:, :2].min(0) - GROUND_MARGIN_M, places[:, :2].max(0) + GROUND_MARGIN_M
-    if len(places) == 1 or np.ptp(places[:, 2]) < 1e-6:
+    if np.ptp(places[:, 2]) < FLAT_M:
         x, y = np.array([low[0], high[0]]), np.array([low[1], high[1]])
+        z = np.full((2, 2), places[:, 2].min() - GROUND_BELOW_M)
     else:
         x, y = (np.arange(low[i], high[i] + GROUND_CELL_M, GROUND_CELL_M) for i in (0, 1))
-    z = np.stack([sheet(np.stack([np.full_like(y, at), y], axis=1), places, half) for at in x])
+        z = np.stack([sheet(np.stack([np.full_like(y, at), y], axis=1), places, half) for at in x])
     points = np.stack([*np.meshgrid(x, y, indexing="ij"), z], axis=-1)  # [X, Y, 3]
     return np.concatenate([band(points[i], points[i + 1]) for i in range(len(x) - 1)])
 
@@ -187,4 +189,4 @@ def sheet(points: Floats, places: Floats, half_m: Floats) -> Floats:
     """The highest ground under points [N, 2] that leaves every road free."""
     far = np.hypot(points[:, None, 0] - places[None, :, 0], points[:, None, 1] - places[None, :, 1])
     rise = BANK * np.maximum(far - half_m - VERGE_M, 0.0)
-    return (places[:, 2] + rise).min(1) - GROUND_BELOW_M
+    return np.minimum((places[:, 2] + rise).min(1), places[:, 2].max()) - GROUND_BELOW_M

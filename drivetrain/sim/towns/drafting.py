@@ -303,10 +303,10 @@ class Draft:
         arm.road.signs.append(sign)
         return sign
 
-    def speed_signs(self, road: Road) -> None:
+    def speed_signs(self, road: Road, after_m: float = 8.0) -> None:
         """For both ways, a little after where one enters."""
         profile = road.profile
-        for count, orientation, side, s in ((profile.right, "+", -1, 8.0), (profile.left, "-", 1, road.length_m - 8.0)):
+        for count, orientation, side, s in ((profile.right, "+", -1, after_m), (profile.left, "-", 1, road.length_m - after_m)):
             if count and road.length_m > 40.0:
                 t = side * (count * profile.lane_m + profile.shoulder_m + SIDE_M)
                 lanes = (-count, -1) if side < 0 else (1, count)

@@ -83,7 +83,7 @@ def carriageway(draft: Draft, side: Side, nodes: dict[tuple[int, bool], list[Arm
         draft.connect(junction, merge[0], 1, merge[2], 1, 3, edge=False)
         draft.connect(junction, merge[1], 1, merge[2], 4, 1, edge=True)
         nodes[half, side.outer] = [Arm(off, "end"), Arm(on, "start")]
-        draft.speed_signs(past[half])
+        draft.speed_signs(past[half], 90.0)  # where the ramp is far enough away
         draft.speed_signs(around[half])
 
 
