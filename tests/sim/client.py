@@ -54,7 +54,7 @@ def compare_waypoint(agreement, roads, waypoint):
     agreement.off_width_m.append(abs(float(width) - waypoint.lane_width))
     left, right = lane.marks_at(waypoint.s)
     theirs = (waypoint.left_lane_marking, waypoint.right_lane_marking)
-    agreement.marks += [name_of(m) for m in (left, right)] != [str(m.type) for m in theirs]
+    agreement.marks += [name_of(m) for m in (left, right)] != ["NONE" if m is None else str(m.type) for m in theirs]
     change = {(False, False): "NONE", (False, True): "Right", (True, False): "Left", (True, True): "Both"}
     agreement.lane_change += change[lane.lane_change_at(waypoint.s)] != str(waypoint.lane_change)
     agreement.junction += bool(lane.junction) != waypoint.is_junction

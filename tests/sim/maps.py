@@ -10,7 +10,9 @@ def lane(lane_id, width=3.5, kind="driving", link="", mark="", more=""):
 def section(left=(), right=(lane(-1),), s=0.0, centre=""):
     left, right = "".join(left), "".join(right)
     sides = (f"<left>{left}</left>" if left else "", f"<right>{right}</right>" if right else "")
-    return f'<laneSection s="{s}">{sides[0]}<center>{lane(0, kind="none", mark=centre)}</center>{sides[1]}</laneSection>'
+    return (
+        f'<laneSection s="{s}">{sides[0]}<center>{lane(0, kind="none", mark=centre)}</center>{sides[1]}</laneSection>'
+    )
 
 
 def geometry(shape, length, s=0.0, x=0.0, y=0.0, hdg=0.0):

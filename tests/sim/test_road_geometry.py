@@ -68,7 +68,7 @@ def test_param_poly3_runs_along_its_own_length(normalized):
     u, v = (np.polyval(CURVE[i : i + 4][::-1], fine) for i in (0, 4))
     length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(u), np.diff(v)))])
     curve = geometry("paramPoly3", factors, length=60.0, heading=0.0, normalized=normalized).at(S)
-    before_end = S < length[-1]  # the curve is 59.75 m long
+    before_end = length[-1] > S  # the curve is 59.75 m long
     assert before_end.sum() == len(S) - 1
     assert np.allclose(curve.x_m[before_end], 3 + np.interp(S, length, u)[before_end], atol=1e-5)
     assert np.allclose(curve.y_m[before_end], -2 + np.interp(S, length, v)[before_end], atol=1e-5)

@@ -1,8 +1,8 @@
 import math
 
-from sim import maps
 import numpy as np
 import pytest
+from sim import maps
 
 from drivetrain.sim.road.errors import BadMap
 from drivetrain.sim.road.map import load
@@ -155,7 +155,9 @@ SIGNALS = (
 
 def test_lights_and_signs_hold_the_lanes_they_face():
     more = SIGNALS
-    text = maps.one(more=more).replace("</OpenDRIVE>", '<controller id="3"><control signalId="7"/></controller></OpenDRIVE>')
+    text = maps.one(more=more).replace(
+        "</OpenDRIVE>", '<controller id="3"><control signalId="7"/></controller></OpenDRIVE>'
+    )
     roads = load(text)
     light, speed, stop = roads.signals
     assert (light.kind, speed.kind, stop.kind) == ("light", "speed", "stop")
@@ -193,7 +195,9 @@ def test_surfaces_cover_the_road_and_no_more():
 
 def area(triangles):
     triangles = triangles.astype(np.float64)
-    return np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1).sum() / 2
+    return (
+        np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1).sum() / 2
+    )
 
 
 def test_spawn_points_hang_over_driving_lanes():

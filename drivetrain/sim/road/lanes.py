@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drivetrain.sim.road.cubics import Cubics, Floats
+from drivetrain.sim.road.cubics import Floats
 from drivetrain.sim.road.opendrive import NO_MARK, LaneRecord, Mark, RoadRecord, SectionRecord
 
 STRAIGHT_STEP_M, CURVED_STEP_M, SHORTEST_STEP_M = 5.0, 1.0, 0.25
@@ -68,7 +68,9 @@ class Lane:
     def lane_change_at(self, s_m: float) -> tuple[bool, bool]:
         """Whether the marks let one cross to the left, to the right."""
         left, right = self.marks_at(s_m)
-        up = self.runs_with_s  # to the left means to a higher id for who drives along s, to a lower one for who does not
+        up = (
+            self.runs_with_s
+        )  # to the left means to a higher id for who drives along s, to a lower one for who does not
         return crosses(left, rising=up), crosses(right, rising=not up)
 
 
@@ -248,5 +250,3 @@ def speed_of(road: RoadRecord, lane: LaneRecord) -> float:
 def wrap(angle_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Into -pi..pi."""
     return (angle_rad + np.pi) % (2 * np.pi) - np.pi
-
-

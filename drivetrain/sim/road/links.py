@@ -15,8 +15,9 @@ def connect(opened: OpenDrive, lanes: list[Lane]) -> None:
             if (found := at.get(key)) is not None and found.index not in lane.successors:
                 lane.successors.append(found.index)
                 found.predecessors.append(lane.index)
-        outward, inward = at.get((lane.road, lane.section, next_id(lane.id, 1))), at.get(
-            (lane.road, lane.section, next_id(lane.id, -1))
+        outward, inward = (
+            at.get((lane.road, lane.section, next_id(lane.id, 1))),
+            at.get((lane.road, lane.section, next_id(lane.id, -1))),
         )
         outer_is_right = lane.is_right_of_centre == lane.runs_with_s
         right, left = (outward, inward) if outer_is_right else (inward, outward)

@@ -159,4 +159,3 @@ class RoadMap:
     def marks_crossed(self, before: Floats, after: Floats) -> list[Mark]:
         """The marks that a box came over when its corners moved from [4, 2] to [4, 2]."""
         return marks_crossed(self, before, after)
-

@@ -114,10 +114,16 @@ class Grid:
             best = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
             sure = best[distance[best] <= REACH_M - CELL_M]
             piece[owner[sure]] = candidate[sure]
-        everything = np.flatnonzero(allowed[self.lane])
-        for i in np.flatnonzero(piece < 0):
-            cost, _ = self._cost(points, z_m, np.full(len(everything), i), everything)
-            piece[i] = everything[int(cost.argmin())]
+        lost = np.flatnonzero(piece < 0)
+        if len(lost):
+            everything = np.flatnonzero(allowed[self.lane])
+            starts = self.p0[everything, :2]
+            slack = float(self.chord[everything].max()) + float(self.w0[everything].max()) + STOREY_M
+        for i in lost:
+            far = np.hypot(*(starts - points[i]).T)
+            near = everything if z_m is not None else everything[far <= far.min() + slack]
+            cost, _ = self._cost(points, z_m, np.full(len(near), i), near)
+            piece[i] = near[int(cost.argmin())]
         return self._exact(points, piece)
 
     def _cost(self, points: Floats, z_m: Floats | None, owner: Ints, piece: Ints) -> tuple[Floats, Floats]:
@@ -178,4 +184,6 @@ class Grid:
         slope = first * (1 - u) * (1 - 3 * u) + last * u * (3 * u - 2)
         unit = self.unit[piece]
         normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
-        return self.p0[piece, :2] + (u * chord)[:, None] * unit + side[:, None] * normal, chord_heading + np.arctan(slope)
+        return self.p0[piece, :2] + (u * chord)[:, None] * unit + side[:, None] * normal, chord_heading + np.arctan(
+            slope
+        )

@@ -204,7 +204,9 @@ def read_road(node: ET.Element) -> RoadRecord:
         ),
         predecessor=read_link(node.find("link/predecessor"), f"{where} predecessor"),
         successor=read_link(node.find("link/successor"), f"{where} successor"),
-        signals=tuple(read_signal(s, where) for s in node.findall("signals/*") if s.tag in ("signal", "signalReference")),
+        signals=tuple(
+            read_signal(s, where) for s in node.findall("signals/*") if s.tag in ("signal", "signalReference")
+        ),
         objects=tuple(read_object(o, where) for o in node.findall("objects/object")),
     )
 
@@ -288,7 +290,9 @@ def read_lane(node: ET.Element, s_m: float, where: str) -> LaneRecord:
         for speed in node.findall("speed")
         if speed.get("max") not in ("no limit", "undefined")
     ]
-    marks = sorted((read_mark(mark, s_m, f"{where} roadMark") for mark in node.findall("roadMark")), key=lambda m: m.s_m)
+    marks = sorted(
+        (read_mark(mark, s_m, f"{where} roadMark") for mark in node.findall("roadMark")), key=lambda m: m.s_m
+    )
     return LaneRecord(
         lane_id,
         node.get("type", "none"),
@@ -382,7 +386,8 @@ def read_junction(node: ET.Element) -> JunctionRecord:
         if contact not in ("start", "end"):
             raise BadMap(f"{where} contactPoint", contact, "start or end")
         lanes = tuple(
-            (int(_number(link, "from", where)), int(_number(link, "to", where))) for link in connection.findall("laneLink")
+            (int(_number(link, "from", where)), int(_number(link, "to", where)))
+            for link in connection.findall("laneLink")
         )
         incoming, connecting = (_text(connection, key, where) for key in ("incomingRoad", "connectingRoad"))
         connections.append(Connection(incoming, connecting, contact, lanes))

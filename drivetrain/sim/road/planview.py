@@ -45,9 +45,7 @@ class Geometry:
     def at(self, s_m: Floats) -> Line:
         u, v, turn, curvature = LOCAL[self.kind](self, np.clip(s_m - self.s_m, 0.0, self.length_m))
         cos, sin = np.cos(self.heading_rad), np.sin(self.heading_rad)
-        return Line(
-            self.x_m + u * cos - v * sin, self.y_m + u * sin + v * cos, self.heading_rad + turn, curvature
-        )
+        return Line(self.x_m + u * cos - v * sin, self.y_m + u * sin + v * cos, self.heading_rad + turn, curvature)
 
     def sharpest_1pm(self) -> float:
         """The largest curvature, near enough to choose how densely to sample."""

@@ -144,7 +144,9 @@ def stop_line(signal: Signal, lane: Lane) -> StopLine:
         order = slice(None) if lane.runs_with_s else slice(None, None, -1)
         along = float(np.interp(signal.s_m, lane.s_m[order], lane.along_m[order]))
         along = max(0.0, min(along, lane.length_m - STOP_BEFORE_END_M))
-    left, right = (tuple(float(np.interp(along, lane.along_m, axis)) for axis in edge.T) for edge in (lane.left, lane.right))
+    left, right = (
+        tuple(float(np.interp(along, lane.along_m, axis)) for axis in edge.T) for edge in (lane.left, lane.right)
+    )
     s = float(np.interp(along, lane.along_m, lane.s_m))
     return StopLine(signal.id, signal.kind, lane.index, along, s, left, right)  # type: ignore[arg-type]
 

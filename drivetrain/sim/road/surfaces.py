@@ -141,7 +141,9 @@ def stop_line(roads: RoadMap, index: int) -> Triangles:
     if line.kind == "yield" or lane.junction:
         return EMPTY
     along = np.array([line.along_m - STOP_LINE_M, line.along_m])
-    left, right = (np.stack([np.interp(along, lane.along_m, axis) for axis in e.T], axis=1) for e in (lane.left, lane.right))
+    left, right = (
+        np.stack([np.interp(along, lane.along_m, axis) for axis in e.T], axis=1) for e in (lane.left, lane.right)
+    )
     inset = (right - left) * 0.05
     return band(left + inset + (0, 0, PAINT_M), right - inset + (0, 0, PAINT_M))
 

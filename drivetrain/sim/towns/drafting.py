@@ -193,11 +193,10 @@ class Draft:
         """Every lane leads to wherever a driver would take it: left from the left lane, right from the right one."""
         junction = self.empty_junction(arms)
         arms = sorted(arms, key=lambda arm: wrapped(arm.place.heading_rad + math.pi))
-        for i, arm in enumerate(arms):
-            corner = arms[(i + 1) % len(arms)]
-            for other in arms:
-                if other is not arm:
-                    self._connect_arms(junction, arm, other, corner is other)
+        for i, lane, j, onto in moves(arms):
+            arm, other = arms[i], arms[j]
+            corner = j == (i + 1) % len(arms) and lane == arm.incoming and onto == other.outgoing
+            self.connect(junction, arm, lane, other, onto, 1, corner)
         return junction
 
     def empty_junction(self, arms: Iterable[Arm]) -> Junction:
@@ -210,20 +209,6 @@ class Draft:
             else:
                 arm.road.predecessor = link
         return junction
-
-    def _connect_arms(self, junction: Junction, arm: Arm, other: Arm, corner: bool) -> None:
-        if not arm.incoming or not other.outgoing:
-            return
-        turn = wrapped(other.place.heading_rad + math.pi - arm.place.heading_rad)
-        if turn > TURN_RAD:
-            pairs = [(1, 1)]
-        elif turn < -TURN_RAD:
-            pairs = [(arm.incoming, other.outgoing)]
-        else:
-            pairs = [(n, min(n, other.outgoing)) for n in range(1, arm.incoming + 1)]
-        for lane, onto in pairs:
-            edge = corner and lane == arm.incoming and onto == other.outgoing
-            self.connect(junction, arm, lane, other, onto, 1, edge)
 
     def connect(self, junction: Junction, arm: Arm, lane: int, other: Arm, onto: int, count: int, edge: bool) -> Road:
         """A road through the junction, from `count` lanes that begin at `lane` to as many that begin at `onto`."""
@@ -271,7 +256,9 @@ class Draft:
         """A light for every arm that leads in; those on one axis are green together."""
         groups: list[list[Arm]] = []
         for arm in arms:
-            axis = next((g for g in groups if abs(math.cos(arm.place.heading_rad - g[0].place.heading_rad)) > 0.7), None)
+            axis = next(
+                (g for g in groups if abs(math.cos(arm.place.heading_rad - g[0].place.heading_rad)) > 0.7), None
+            )
             if axis is None:
                 groups.append([arm])
             else:
@@ -306,7 +293,10 @@ class Draft:
     def speed_signs(self, road: Road, after_m: float = 8.0) -> None:
         """For both ways, a little after where one enters."""
         profile = road.profile
-        for count, orientation, side, s in ((profile.right, "+", -1, after_m), (profile.left, "-", 1, road.length_m - after_m)):
+        for count, orientation, side, s in (
+            (profile.right, "+", -1, after_m),
+            (profile.left, "-", 1, road.length_m - after_m),
+        ):
             if count and road.length_m > 40.0:
                 t = side * (count * profile.lane_m + profile.shoulder_m + SIDE_M)
                 lanes = (-count, -1) if side < 0 else (1, count)
@@ -317,6 +307,37 @@ class Draft:
         near, far = CROSSWALK_M
         across = (arm.road.profile.left + arm.road.profile.right) * arm.road.profile.lane_m
         arm.road.crossings.append(Crossing(self.new_id(), arm.s_m((near + far) / 2), across, far - near))
+
+
+Move = tuple[int, int, int, int]  # from an arm's lane onto another arm's lane, each counted from the middle
+
+
+def moves(arms: Sequence[Arm]) -> list[Move]:
+    """Where every lane leads; a lane that would be left out joins the move that lies nearest beside it."""
+    found: list[Move] = []
+    for i, arm in enumerate(arms):
+        for j, other in enumerate(arms):
+            if i != j and arm.incoming and other.outgoing:
+                found += [(i, lane, j, onto) for lane, onto in turns(arm, other)]
+    for i, arm in enumerate(arms):
+        for lane in range(1, arm.incoming + 1):
+            if not any(move[:2] == (i, lane) for move in found):
+                _, _, j, onto = min((m for m in found if m[0] == i), key=lambda m: abs(m[1] - lane))
+                found.append((i, lane, j, onto))
+        for onto in range(1, arm.outgoing + 1):
+            if not any(move[2:] == (i, onto) for move in found):
+                j, lane, _, _ = min((m for m in found if m[2] == i), key=lambda m: abs(m[3] - onto))
+                found.append((j, lane, i, onto))
+    return sorted(found)
+
+
+def turns(arm: Arm, other: Arm) -> list[tuple[int, int]]:
+    turn = wrapped(other.place.heading_rad + math.pi - arm.place.heading_rad)
+    if turn > TURN_RAD:
+        return [(1, 1)]
+    if turn < -TURN_RAD:
+        return [(arm.incoming, other.outgoing)]
+    return [(lane, min(lane, other.outgoing)) for lane in range(1, arm.incoming + 1)]
 
 
 def lanes_of(profile: Profile) -> Iterable[tuple[int, LaneDraft]]:

@@ -102,7 +102,9 @@ def ramps(draft: Draft, side: Side, half: int) -> tuple[Road, Road]:
     middle = node(side, half).moved(0.0, RAMP.lane_m / 2)
     off = between(side.place(half, TAPER_M - SPLIT_M).moved(0.0, -beside), middle.moved(-ROOM_M))
     on = between(middle.moved(ROOM_M), side.place(half, SPLIT_M - TAPER_M).moved(0.0, -beside))
-    return draft.road(off, RAMP, rise(0.0, BRIDGE_M, length_of(off))), draft.road(on, RAMP, rise(BRIDGE_M, 0.0, length_of(on)))
+    return draft.road(off, RAMP, rise(0.0, BRIDGE_M, length_of(off))), draft.road(
+        on, RAMP, rise(BRIDGE_M, 0.0, length_of(on))
+    )
 
 
 def overpass(draft: Draft, nodes: dict[tuple[int, bool], list[Arm]]) -> None:

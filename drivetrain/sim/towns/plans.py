@@ -40,7 +40,12 @@ def roundabout() -> Draft:
     corners = {"middle": Corner(0.0, 0.0, control="roundabout")}
     sides = {"east": (150.0, 0.0), "north": (0.0, 140.0), "west": (-140.0, 10.0), "south": (-5.0, -150.0)}
     corners |= {name: Corner(x, y, control="stop") for name, (x, y) in sides.items()}
-    ends = {"north_east": (140.0, 130.0), "north_west": (-130.0, 140.0), "south_west": (-140.0, -140.0), "south_east": (130.0, -145.0)}
+    ends = {
+        "north_east": (140.0, 130.0),
+        "north_west": (-130.0, 140.0),
+        "south_west": (-140.0, -140.0),
+        "south_east": (130.0, -145.0),
+    }
     corners |= {name: Corner(x, y) for name, (x, y) in ends.items()}
     streets = [Street("middle", name, SUBURB, 0.0, 0.15) for name in sides]
     loop = ["east", "north_east", "north", "north_west", "west", "south_west", "south", "south_east", "east"]

@@ -11,6 +11,7 @@ from drivetrain.sim.towns.plans import AVENUE, LANE, SUBURB
 from drivetrain.sim.towns.streets import Corner, Street, build
 
 BLOCK_M = 110.0
+JUNCTIONS = 4  # no town has fewer
 Node = tuple[int, int]
 Edge = tuple[Node, Node]
 
@@ -22,7 +23,8 @@ def random_town(seed: int) -> Draft:
     edges = thin(draw, nodes, neighbours(nodes), share=draw.uniform(0.1, 0.3))
     hills = draw.uniform(0.0, 5.0) if draw.random() < 0.5 else 0.0
     phase = (draw.uniform(0, 2 * math.pi), draw.uniform(0, 2 * math.pi))
-    ringed = draw.choice([node for node in nodes if degree(edges, node) >= 3]) if draw.random() < 0.6 else None
+    meeting = [node for node in nodes if degree(edges, node) >= 3]
+    ringed = draw.choice(meeting) if meeting and draw.random() < 0.6 else None
     corners = {}
     for i, j in nodes:
         x, y = BLOCK_M * i + draw.uniform(-14, 14), BLOCK_M * j + draw.uniform(-14, 14)
@@ -67,7 +69,8 @@ def thin(draw: random.Random, nodes: list[Node], edges: list[Edge], share: float
         if len(kept) <= (1 - share) * len(edges):
             break
         without = [e for e in kept if e != edge]
-        if all(degree(without, node) >= 2 for node in edge) and is_whole(nodes, without):
+        junctions = sum(degree(without, node) >= 3 for node in nodes)
+        if junctions >= JUNCTIONS and all(degree(without, node) >= 2 for node in edge) and is_whole(nodes, without):
             kept = without
     return kept
 

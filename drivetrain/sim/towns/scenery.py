@@ -19,6 +19,7 @@ from drivetrain.sim.road.map import RoadMap
 from drivetrain.sim.road.surfaces import lowest, sheet
 
 MARGIN_M = 0.3
+LANE_M = 5.0  # whatever stands in a lane has an edge nearer than this
 CELL_M = 8.0
 SUNK_M = 0.3
 Color = tuple[int, int, int]
@@ -83,10 +84,10 @@ class Plot:
             kerb = self.kerbs.get(cell)
             if kerb is not None and in_box(kerb, corners, margin_m).any():
                 return False
-        points = np.concatenate([corners, corners.mean(0, keepdims=True)])
-        found = self.roads.nearest_lanes(points, self.roads.paved)
-        if found.inside.any():
-            return False
+        if any(cell in self.kerbs for cell in cells_of(corners, LANE_M)):
+            points = np.concatenate([corners, corners.mean(0, keepdims=True)])
+            if self.roads.nearest_lanes(points, self.roads.paved).inside.any():
+                return False
         return not any(overlap(corners, other, margin_m) for other in self.around(corners))
 
     def around(self, corners: Floats) -> Iterator[Floats]:
@@ -170,7 +171,9 @@ def trees(draw: random.Random, plot: Plot, lane: Lane, per_100m: float, reach_m:
         yaw, bare = math.degrees(heading), 0.35 * tall
         trunk = Thing("tree_trunk", x, y, z + bare / 2, yaw, stem, stem, bare / 2, WOOD)
         half = wide * 0.6
-        crown = Thing("tree_crown", x, y, z + (bare + tall) / 2, yaw, half, half, (tall - bare) / 2, draw.choice(LEAVES))
+        crown = Thing(
+            "tree_crown", x, y, z + (bare + tall) / 2, yaw, half, half, (tall - bare) / 2, draw.choice(LEAVES)
+        )
         plot.put(corners, trunk)
         yield from (trunk, crown)
 

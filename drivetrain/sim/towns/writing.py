@@ -49,7 +49,9 @@ def extent(draft: Draft) -> dict[str, str]:
 
 
 def write_road(root: ET.Element, road: Road) -> None:
-    node = put(root, "road", name=f"Road {road.id}", length=road.length_m, id=road.id, junction=road.junction, rule="RHT")
+    node = put(
+        root, "road", name=f"Road {road.id}", length=road.length_m, id=road.id, junction=road.junction, rule="RHT"
+    )
     link = put(node, "link")
     for side, target in (("predecessor", road.predecessor), ("successor", road.successor)):
         if target:
@@ -146,7 +148,9 @@ def write_sign(parent: ET.Element, sign: Sign) -> None:
 def write_junction(root: ET.Element, junction: Junction) -> None:
     node = put(root, "junction", id=junction.id, name=f"junction{junction.id}")
     for i, (incoming, connecting, lanes) in enumerate(junction.connections):
-        connection = put(node, "connection", id=i, incomingRoad=incoming, connectingRoad=connecting, contactPoint="start")
+        connection = put(
+            node, "connection", id=i, incomingRoad=incoming, connectingRoad=connecting, contactPoint="start"
+        )
         for from_id, to_id in lanes:
             put(connection, "laneLink", **{"from": from_id, "to": to_id})
     for i, controller in enumerate(junction.controllers):
