@@ -7,7 +7,7 @@ def lane(lane_id, width=3.5, kind="driving", link="", mark="", more=""):
     return f'<lane id="{lane_id}" type="{kind}" level="false">{links}{body}{mark}{more}</lane>'
 
 
-def section(left=(), right=(lane(-1),), s=0.0, centre=""):
+def section(left=(), right=(), s=0.0, centre=""):
     left, right = "".join(left), "".join(right)
     sides = (f"<left>{left}</left>" if left else "", f"<right>{right}</right>" if right else "")
     return (

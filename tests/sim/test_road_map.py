@@ -1,4 +1,7 @@
+import contextlib
 import math
+import random
+import re
 
 import numpy as np
 import pytest
@@ -73,8 +76,9 @@ def test_heights_follow_elevation_superelevation_and_kerbs():
 
 
 def test_lateral_shape_lies_between_its_places():
-    shape = '<lateralProfile><shape s="0" t="-5" a="0" b="0" c="0" d="0"/><shape s="50" t="-5" a="1" b="0" c="0" d="0"/></lateralProfile>'
-    assert load(maps.one(profiles=shape)).height_m(10.0, 1.0) == pytest.approx(0.2, abs=1e-6)
+    shape = '<shape s="{}" t="-5" a="{}" b="0" c="0" d="0"/>'
+    profiles = f"<lateralProfile>{shape.format(0, 0)}{shape.format(50, 1)}</lateralProfile>"
+    assert load(maps.one(profiles=profiles)).height_m(10.0, 1.0) == pytest.approx(0.2, abs=1e-6)
 
 
 def test_lane_offset_borders_and_widths_that_change():
@@ -139,11 +143,18 @@ def test_a_box_crosses_the_marks_between_its_corners():
     right = [maps.lane(-1, mark=BROKEN), maps.lane(-2, mark=SOLID)]
     roads = load(maps.one(sections=maps.section([maps.lane(1)], right, centre=SOLID)))
     box = np.array([[12.0, 2.75], [12.0, 0.75], [8.0, 0.75], [8.0, 2.75]])
-    assert roads.marks_crossed(box, box + (0.3, 0.5)) == []
-    assert [mark.type for mark in roads.marks_crossed(box, box + (0.3, 1.0))] == ["broken"]
-    assert [mark.type for mark in roads.marks_crossed(box, box - (0.0, 1.0))] == ["solid"]
-    assert {mark.type for mark in roads.marks_crossed(box - (0, 1.5), box + (0, 5.0))} == {"solid", "broken"}
-    assert len(roads.marks_crossed(box - (0, 1.5), box + (0, 5.0))) == 3
+    assert roads.marks_crossed(box, moved(box, 0.3, 0.5)) == []
+    assert [mark.type for mark in roads.marks_crossed(box, moved(box, 0.3, 1.0))] == ["broken"]
+    assert [mark.type for mark in roads.marks_crossed(box, moved(box, 0.0, -1.0))] == ["solid"]
+    assert {mark.type for mark in roads.marks_crossed(moved(box, 0.0, -1.5), moved(box, 0.0, 5.0))} == {
+        "solid",
+        "broken",
+    }
+    assert len(roads.marks_crossed(moved(box, 0.0, -1.5), moved(box, 0.0, 5.0))) == 3
+
+
+def moved(box, x, y):
+    return box + np.array([x, y])
 
 
 SIGNALS = (
@@ -223,7 +234,11 @@ MISTAKES = {
     "no width": ("width", "weight", "road 1 laneSection 0 lane 1"),
     "a hole in the lane ids": ('id="-1" type', 'id="-2" type', "road 1 laneSection 0 lane -2"),
     "a lane twice": ('id="1" type', 'id="-1" type', "road 1 laneSection 0 lane -1"),
-    "a link to nowhere": ("<link></link>", '<link><successor elementType="road" elementId="5" contactPoint="end"/></link>', "road 1 successor"),
+    "a link to nowhere": (
+        "<link></link>",
+        '<link><successor elementType="road" elementId="5" contactPoint="end"/></link>',
+        "road 1 successor",
+    ),
     "a junction that is not there": ('junction="-1"', 'junction="4"', "road 1 junction"),
     "a section behind the end": ('laneSection s="0.0"', 'laneSection s="99"', "road 1 laneSection 0 s"),
     "a signal without a place": ('id="7" s="45"', 'id="7"', "road 1 signal 7 s"),
@@ -241,6 +256,20 @@ def test_a_mistake_in_a_map_is_named(name):
     assert caught.value.element == element
     assert "got" in str(caught.value)
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_wrong_is_a_bad_map(seed):
+    draw = random.Random(seed)
+    text = GOOD if seed == 0 else maps.one('<spiral curvStart="0" curvEnd="0.1"/>', more=SIGNALS)
+    values = list(re.finditer(r'="([^"]*)"', text))
+    for _ in range(300):
+        value = draw.choice(values)
+        wrong = draw.choice(["", "-1", "nan", "1e300", "x", "0", "99999999", "-0.5", "3"])
+        with contextlib.suppress(BadMap):
+            load(text[: value.start(1)] + wrong + text[value.end(1) :])
+        with contextlib.suppress(BadMap):
+            load(text[: draw.randrange(len(text))])
 
 
 def test_what_is_read_is_what_was_written():

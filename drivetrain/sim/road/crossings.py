@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def marks_crossed(roads: RoadMap, before: Floats, after: Floats) -> list[Mark]:
     """The marks between the places of any corner before and after, each line once; what is not painted is no line."""
     x, y = np.concatenate([before, after]).mean(0)
-    grid, found = roads.grid, {}
+    grid = roads.grid
+    found: dict[tuple[str, int, int], Mark] = {}
     pieces = grid.near(float(x), float(y))
     for right, (first, last) in enumerate(((grid.left0, grid.left1), (grid.right0, grid.right1))):
         hit = crossing(before[:, None], after[:, None], first[None, pieces], last[None, pieces]).any(0)

@@ -31,7 +31,7 @@ def floors(roads: RoadMap) -> NDArray[np.float32]:
     for lanes in inside.values():
         line = outline(roads, lanes)
         if len(line) > 2:
-            parts.append(filled(line) - (0.0, 0.0, FLOOR_BELOW_M))
+            parts.append(filled(line) - np.array([0.0, 0.0, FLOOR_BELOW_M]))
     return np.concatenate(parts).astype(np.float32)
 
 

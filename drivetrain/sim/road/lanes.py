@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +175,7 @@ def sample(road: RoadRecord, section: SectionRecord) -> Floats:
     bends = not all(profile.is_linear for profile in (road.elevation, road.superelevation, road.offset, *across))
     widest = max((float(np.abs(t).max()) for t, _ in edges_of(road, section, np.array([start, end])).values()))
     pieces = []
-    for low, high in zip(breaks, breaks[1:], strict=False):
+    for low, high in pairwise(breaks):
         step = step_of(road, (low + high) / 2, widest, bends)
         pieces.append(np.linspace(low, high, 1 + max(1, math.ceil((high - low) / step)))[:-1])
     return np.concatenate([*pieces, [end]])

@@ -15,13 +15,11 @@ def connect(opened: OpenDrive, lanes: list[Lane]) -> None:
             if (found := at.get(key)) is not None and found.index not in lane.successors:
                 lane.successors.append(found.index)
                 found.predecessors.append(lane.index)
-        outward, inward = (
-            at.get((lane.road, lane.section, next_id(lane.id, 1))),
-            at.get((lane.road, lane.section, next_id(lane.id, -1))),
-        )
+        outward, inward = (at.get((lane.road, lane.section, next_id(lane.id, way))) for way in (1, -1))
         outer_is_right = lane.is_right_of_centre == lane.runs_with_s
-        right, left = (outward, inward) if outer_is_right else (inward, outward)
-        lane.left_lane, lane.right_lane = left and left.index, right and right.index
+        left, right = (inward, outward) if outer_is_right else (outward, inward)
+        lane.left_lane = left.index if left else None
+        lane.right_lane = right.index if right else None
 
 
 def next_id(lane_id: int, outward: int) -> int:

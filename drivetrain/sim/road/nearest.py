@@ -76,7 +76,7 @@ class Grid:
         home = np.floor((middle - self.origin) / CELL_M).astype(np.int64)
         for dx in range(-span, span + 1):
             for dy in range(-span, span + 1):
-                cell = home + (dx, dy)
+                cell = home + np.array([dx, dy])
                 offset = (cell + 0.5) * CELL_M + self.origin - self.p0[:, :2]
                 along = np.clip((offset * self.unit).sum(1), 0.0, self.chord)
                 far = np.hypot(*(offset - along[:, None] * self.unit).T)
@@ -86,25 +86,28 @@ class Grid:
         cell, piece = np.concatenate(cells), np.concatenate(pieces)
         order = np.lexsort((piece, cell))
         self.pieces = piece[order]
-        self.first = np.searchsorted(cell[order], np.arange(int(self.shape.prod()) + 1))
+        self.cells, first = np.unique(cell[order], return_index=True)
+        self.first = np.append(first, len(order))
+
+    def _listed(self, points: Floats) -> tuple[Ints, Ints]:
+        """For each point [N, 2], where its cell's pieces begin in `self.pieces`, and how many they are."""
+        cell = np.floor((points - self.origin) / CELL_M).astype(np.int64)
+        flat = np.where(((cell >= 0) & (cell < self.shape)).all(1), cell[:, 0] * self.shape[1] + cell[:, 1], -1)
+        at = np.minimum(np.searchsorted(self.cells, flat), len(self.cells) - 1)
+        known = self.cells[at] == flat
+        return self.first[at], np.where(known, self.first[at + 1] - self.first[at], 0)
 
     def near(self, x_m: float, y_m: float) -> Ints:
         """Every piece within about REACH_M of one point."""
-        cell = np.floor((np.array([x_m, y_m]) - self.origin) / CELL_M).astype(np.int64)
-        if (cell < 0).any() or (cell >= self.shape).any():
-            return np.zeros(0, np.int64)
-        flat = int(cell[0] * self.shape[1] + cell[1])
-        return self.pieces[self.first[flat] : self.first[flat + 1]]
+        first, count = self._listed(np.array([[x_m, y_m]]))
+        return self.pieces[first[0] : first[0] + count[0]]
 
     def find(self, points: Floats, z_m: Floats | None, allowed: NDArray[np.bool_]) -> LanePoints:
         """`points` [N, 2]; `allowed` says of each lane whether it may be the answer."""
         piece = np.full(len(points), -1)
-        cell = np.floor((points - self.origin) / CELL_M).astype(np.int64)
-        known = np.flatnonzero(((cell >= 0) & (cell < self.shape)).all(1))
-        flat = cell[known, 0] * self.shape[1] + cell[known, 1]
-        count = self.first[flat + 1] - self.first[flat]
-        owner = np.repeat(known, count)
-        start = np.repeat(self.first[flat] - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
+        first, count = self._listed(points)
+        owner = np.repeat(np.arange(len(points)), count)
+        start = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
         candidate = self.pieces[start + np.arange(len(owner))]
         keep = allowed[self.lane[candidate]]
         owner, candidate = owner[keep], candidate[keep]

@@ -10,6 +10,7 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from drivetrain.sim.road.cubics import Cubics
 from drivetrain.sim.road.errors import BadMap
@@ -23,6 +24,8 @@ FACTORS = {
     "paramPoly3": ("aU", "bU", "cU", "dU", "aV", "bV", "cV", "dV"),
 }
 SPEED_MPS = {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704}
+LONGEST_M = 200_000.0  # of a road
+MOST_TURN_RAD = 200.0  # of one element; a corkscrew of thirty turns is a slip of the pen
 GAP_M = 0.5  # what real files leave between two elements is less; more is a mistake
 
 
@@ -177,8 +180,8 @@ def read_road(node: ET.Element) -> RoadRecord:
     road_id = _text(node, "id", "road")
     where = f"road {road_id}"
     length = _number(node, "length", where)
-    if length <= 0:
-        raise BadMap(f"{where} length", length, "more than 0")
+    if not 0 < length <= LONGEST_M:
+        raise BadMap(f"{where} length", length, f"more than 0 and at most {LONGEST_M}")
     lateral, junction = node.find("lateralProfile"), node.get("junction", "-1")
     shapes: dict[float, list[tuple[float, float, float, float, float]]] = {}
     for shape in node.findall("lateralProfile/shape"):
@@ -219,18 +222,18 @@ def read_plan(road: ET.Element, length_m: float, where: str) -> PlanView:
         if len(kinds) != 1:
             raise BadMap(place, [child.tag for child in node], f"one of {', '.join(FACTORS)}")
         kind = kinds[0]
-        piece = Geometry(
-            kind.tag,
-            *(_number(node, key, place) for key in ("s", "x", "y", "hdg", "length")),
-            factors=tuple(_number(kind, key, f"{place} {kind.tag}") for key in FACTORS[kind.tag]),
-            normalized=kind.tag == "paramPoly3" and kind.get("pRange", "normalized") != "arcLength",
-        )
+        s, x, y, heading, length = (_number(node, key, place) for key in ("s", "x", "y", "hdg", "length"))
+        factors = tuple(_number(kind, key, f"{place} {kind.tag}") for key in FACTORS[kind.tag])
+        normalized = kind.tag == "paramPoly3" and kind.get("pRange", "normalized") != "arcLength"
+        piece = Geometry(kind.tag, s, x, y, heading, length, factors, normalized)
         if piece.length_m <= 0:
             raise BadMap(f"{place} length", piece.length_m, "more than 0")
+        if kind.tag in ("arc", "spiral") and max(abs(c) for c in factors) * length > MOST_TURN_RAD:
+            raise BadMap(f"{place} {kind.tag}", factors, f"a curve that turns less than {MOST_TURN_RAD} rad in all")
         pieces.append(piece)
     if not pieces:
         raise BadMap(f"{where} planView", "no geometry", "at least one geometry")
-    for i, (before, after) in enumerate(zip(pieces, pieces[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(pieces)):
         place, end = f"{where} geometry {i + 1}", before.s_m + before.length_m
         if abs(after.s_m - end) > GAP_M:
             raise BadMap(f"{place} s", after.s_m, f"{end:.3f}, where geometry {i} ends")

@@ -24,11 +24,14 @@ PAINT_M = 0.01
 STOP_LINE_M = 0.4
 STRIPE_M, STRIPE_GAP_M = 0.5, 0.5
 GROUND_CELL_M, GROUND_MARGIN_M, GROUND_BELOW_M = 10.0, 120.0, 0.15
+GROUND_CELLS = 200  # across, at most
 BANK = 0.5  # the steepest ground
 PLACE_M = 5.0
 FLAT_M = 0.5  # what differs by less is kerbs
 VERGE_M = 15.0  # beside a road the ground is level for so far
 Triangles = NDArray[np.float32]
+UP = np.array([0.0, 0.0, 1.0])
+PAINT = UP * PAINT_M
 EMPTY: Triangles = np.zeros((0, 3, 3), np.float32)
 
 
@@ -79,7 +82,7 @@ def kerb(roads: RoadMap, lane: Lane) -> Triangles:
     parts = [EMPTY]
     for edge, beside in ((lane.left, lane.left_lane), (lane.right, lane.right_lane)):
         if beside is None:
-            parts.append(band(edge, edge - (0.0, 0.0, raised + GROUND_BELOW_M)) if raised else EMPTY)
+            parts.append(band(edge, edge - UP * (raised + GROUND_BELOW_M)) if raised else EMPTY)
         elif lane.index < beside:
             face = nearer_edge(roads.lanes[beside], edge)
             parts.append(band(edge, face) if np.abs(face[:, 2] - edge[:, 2]).max() > 0.01 else EMPTY)
@@ -131,7 +134,7 @@ def strip(edge: Floats, s_m: Floats, start_m: float, end_m: float, offset_m: flo
     ahead = np.gradient(line[:, :2], axis=0)
     ahead /= np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-9)
     across = np.stack([-ahead[:, 1], ahead[:, 0], np.zeros(len(at))], axis=1)
-    line = line + offset_m * across + (0.0, 0.0, PAINT_M)
+    line = line + offset_m * across + PAINT
     return band(line - across * width_m / 2, line + across * width_m / 2)
 
 
@@ -145,7 +148,7 @@ def stop_line(roads: RoadMap, index: int) -> Triangles:
         np.stack([np.interp(along, lane.along_m, axis) for axis in e.T], axis=1) for e in (lane.left, lane.right)
     )
     inset = (right - left) * 0.05
-    return band(left + inset + (0, 0, PAINT_M), right - inset + (0, 0, PAINT_M))
+    return band(left + inset + PAINT, right - inset + PAINT)
 
 
 def stripes(outline: Floats) -> Triangles:
@@ -160,7 +163,7 @@ def stripes(outline: Floats) -> Triangles:
     parts = [EMPTY]
     for u, v in zip(low.tolist(), high.tolist(), strict=True):
         near, far = np.stack([a + u * (b - a), a + v * (b - a)]), np.stack([d + u * (c - d), d + v * (c - d)])
-        parts.append(band(near + (0, 0, PAINT_M), far + (0, 0, PAINT_M)))
+        parts.append(band(near + PAINT, far + PAINT))
     return np.concatenate(parts)
 
 
@@ -171,7 +174,8 @@ def ground(roads: RoadMap) -> Triangles:
         x, y = np.array([low[0], high[0]]), np.array([low[1], high[1]])
         z = np.full((2, 2), places[:, 2].min() - GROUND_BELOW_M)
     else:
-        x, y = (np.arange(low[i], high[i] + GROUND_CELL_M, GROUND_CELL_M) for i in (0, 1))
+        cell = max(GROUND_CELL_M, float((high - low).max()) / GROUND_CELLS)
+        x, y = (np.arange(low[i], high[i] + cell, cell) for i in (0, 1))
         z = np.stack([sheet(np.stack([np.full_like(y, at), y], axis=1), places, half) for at in x])
     points = np.stack([*np.meshgrid(x, y, indexing="ij"), z], axis=-1)  # [X, Y, 3]
     return np.concatenate([band(points[i], points[i + 1]) for i in range(len(x) - 1)])

@@ -185,9 +185,13 @@ class Draft:
         """One end of a road meets an arm: lanes keep their ids where an end meets a start, and change sides elsewhere."""
         flip = -1 if end == arm.end else 1
         for one, at, other, its in ((road, end, arm.road, arm.end), (arm.road, arm.end, road, end)):
-            side = "successor" if at == "end" else "predecessor"
-            setattr(one, side, ("road", other.id, its))
-            one.lanes = {i: replace(lane, **{side: flip * i}) if i else lane for i, lane in one.lanes.items()}
+            link = ("road", other.id, its)
+            if at == "end":
+                one.successor = link
+                one.lanes = {i: replace(lane, successor=flip * i if i else None) for i, lane in one.lanes.items()}
+            else:
+                one.predecessor = link
+                one.lanes = {i: replace(lane, predecessor=flip * i if i else None) for i, lane in one.lanes.items()}
 
     def junction(self, arms: Sequence[Arm]) -> Junction:
         """Every lane leads to wherever a driver would take it: left from the left lane, right from the right one."""

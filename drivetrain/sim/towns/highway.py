@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from drivetrain.sim.road.planview import Geometry
 from drivetrain.sim.towns.curves import Bend, Place, between, follow, length_of
@@ -110,7 +111,7 @@ def ramps(draft: Draft, side: Side, half: int) -> tuple[Road, Road]:
 def overpass(draft: Draft, nodes: dict[tuple[int, bool], list[Arm]]) -> None:
     """From the node outside of the one straight, over it, through the oval, and over the other."""
     order = [(0, True), (0, False), (1, False), (1, True)]
-    for first, last in zip(order, order[1:], strict=False):
+    for first, last in pairwise(order):
         one, other = (node(Side(outer), half) for half, outer in (first, last))
         start = Place(one.x_m, one.y_m, -math.pi / 2).moved(ROOM_M)
         end = Place(other.x_m, other.y_m, -math.pi / 2).moved(-ROOM_M)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from drivetrain.sim.towns.drafting import Draft, Profile
 from drivetrain.sim.towns.streets import Corner, Street, build
@@ -49,7 +50,7 @@ def roundabout() -> Draft:
     corners |= {name: Corner(x, y) for name, (x, y) in ends.items()}
     streets = [Street("middle", name, SUBURB, 0.0, 0.15) for name in sides]
     loop = ["east", "north_east", "north", "north_west", "west", "south_west", "south", "south_east", "east"]
-    streets += [Street(a, b, SUBURB) for a, b in zip(loop, loop[1:], strict=False)]
+    streets += [Street(a, b, SUBURB) for a, b in pairwise(loop)]
     build(draft, corners, streets)
     return draft
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from drivetrain.sim.road.planview import Geometry
 from drivetrain.sim.towns.curves import Bend, Place, between, end_of, follow, length_of, wrapped
@@ -114,7 +115,7 @@ def tangents(start: Place, via: Sequence[tuple[float, float, float]], end: Place
 
 def through(places: Sequence[Place]) -> tuple[Geometry, ...]:
     pieces: list[Geometry] = []
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in pairwise(places):
         s = length_of(pieces) if pieces else 0.0
         at = end_of(pieces[-1]) if pieces else before
         for piece in between(at, after):

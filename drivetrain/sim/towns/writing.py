@@ -57,8 +57,8 @@ def write_road(root: ET.Element, road: Road) -> None:
         if target:
             kind, target_id, contact = target
             put(link, side, elementType=kind, elementId=target_id, **({"contactPoint": contact} if contact else {}))
-    kind = put(node, "type", s=0.0, type="motorway" if road.profile.speed_kmh > 80 else "town")
-    put(kind, "speed", max=road.profile.speed_kmh, unit="km/h")
+    zone = put(node, "type", s=0.0, type="motorway" if road.profile.speed_kmh > 80 else "town")
+    put(zone, "speed", max=road.profile.speed_kmh, unit="km/h")
     plan = put(node, "planView")
     for piece in road.pieces:
         write_geometry(plan, piece)
