@@ -33,6 +33,7 @@ from drivetrain.sim.world import STATE_STREAM, World, tell_stderr
 
 REAP_S = 1.0
 MOST_BEHIND_S = 0.25  # a free run that is later than this starts counting anew
+HUSH_S = 0.05  # see `load`
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Server:
         self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
         self.selector.register(self.streams, selectors.EVENT_READ, self.pump)
         self.selector.register(self.woken, selectors.EVENT_READ, self.wake)
-        self.running = True
+        self.running, self.next_tick_s = True, 0.0
         self.world.load(self.config.town or maps.names()[0])
 
     def __enter__(self) -> Server:
@@ -105,7 +106,7 @@ class Server:
 
     def serve(self) -> None:
         """Until `stop`, which any thread may call."""
-        next_tick_s = next_reap_s = time.monotonic()
+        self.next_tick_s = next_reap_s = time.monotonic()
         while self.running:
             now = time.monotonic()
             if now >= next_reap_s:
@@ -113,11 +114,11 @@ class Server:
                 next_reap_s = now + REAP_S
             wait_s = next_reap_s - now
             if not self.world.settings.synchronous_mode:
-                if now >= next_tick_s:
+                if now >= self.next_tick_s:
                     self.world.tick()
-                    late = time.monotonic() - next_tick_s > MOST_BEHIND_S
-                    next_tick_s = (time.monotonic() if late else next_tick_s) + 1 / self.config.free_run_hz
-                wait_s = min(wait_s, next_tick_s - time.monotonic())
+                    late = time.monotonic() - self.next_tick_s > MOST_BEHIND_S
+                    self.next_tick_s = (time.monotonic() if late else self.next_tick_s) + 1 / self.config.free_run_hz
+                wait_s = min(wait_s, self.next_tick_s - time.monotonic())
             for key, events in self.selector.select(max(0.0, wait_s)):
                 key.data(events)
 
@@ -179,6 +180,14 @@ class Server:
 
     def token_bytes(self, stream: int) -> bytes:
         return token(stream & 0xFFFFFFFF, Address(self.reached_at, self.stream_port)) if stream else b""
+
+    def load(self, name: str, reset_settings: bool, layers: object) -> None:
+        """Nothing is sent for a moment before the answer and after it. The official client drops its old episode on the
+        answer: where its streaming thread then still handles a state, both threads change one table of subscriptions,
+        and the process dies. (CARLA takes seconds to load, so nobody sees it there.)"""
+        time.sleep(HUSH_S)
+        self.world.load(name, reset_settings=reset_settings)
+        self.next_tick_s = time.monotonic() + HUSH_S
 
     def tick(self) -> int:
         self.streams.wait_for_expected()
@@ -285,7 +294,7 @@ class Server:
             "get_actor_definitions": lambda: library().definitions,
             "get_spectator": lambda: self.actor(world.spectator.id),
             "tick_cue": self.tick,
-            "load_new_episode": lambda name, reset, layers: world.load(name, reset_settings=reset),
+            "load_new_episode": self.load,
             "copy_opendrive_to_file": world.generate,
             "get_weather_parameters": lambda: world.weather,
             "set_weather_parameters": self.set_weather,

@@ -86,7 +86,7 @@ class Outlet(Protocol):
     def open(self, stream: int) -> None: ...
     def close(self, stream: int) -> None: ...
     def has_listeners(self, stream: int) -> bool: ...
-    def publish(self, stream: int, body: bytes, *, keep: bool = False) -> None: ...
+    def publish(self, stream: int, body: bytes, *, keep: bool = False, later: bool = False) -> None: ...
 
 
 def tell_stderr(text: str) -> None:
@@ -151,7 +151,7 @@ class World:
             self.place_light(light)
         self.lights.reset()
         self.frame += 1
-        self.send_state(0.0, MAP_CHANGE)
+        self.send_state(0.0, MAP_CHANGE, later=True)
 
     def enlist(
         self, kind: Kind, description: ActorDescription, chosen: dict[str, str], box: BoundingBox, transform: Transform
@@ -401,12 +401,12 @@ class World:
         index = self.release.sensor[actor.blueprint]
         self.outlet.publish(actor.stream, sensor_header(index, self.frame, self.elapsed_s, actor.transform) + payload)
 
-    def send_state(self, dt_s: float, flags: int) -> None:
+    def send_state(self, dt_s: float, flags: int, later: bool = False) -> None:
         header = sensor_header(self.release.world_index, self.frame, self.elapsed_s, Transform())
         self.state.refresh(self.registry, self.fleet)
         self.state.at_lights(self.lights, self.fleet)
         body = self.state.body(self.fleet, (self.episode, self.clock(), dt_s, flags))
-        self.outlet.publish(STATE_STREAM, header + body, keep=True)
+        self.outlet.publish(STATE_STREAM, header + body, keep=True, later=later)
 
     def scene(self) -> Scene:
         velocity = {

@@ -37,7 +37,7 @@ class Record:
     def has_listeners(self, stream):
         return True
 
-    def publish(self, stream, body, *, keep=False):
+    def publish(self, stream, body, *, keep=False, later=False):
         self.said.update(body)
         self.count += 1
 

@@ -101,13 +101,16 @@ class Streams:
             if self.expected:
                 self.pump(min(self.expected.values()) - now)
 
-    def publish(self, stream: int, body: bytes, *, keep: bool = False) -> None:
-        """Sends to all who listen; with `keep`, also at once to whoever comes next."""
+    def publish(self, stream: int, body: bytes, *, keep: bool = False, later: bool = False) -> None:
+        """Sends to all who listen; with `keep`, also at once to whoever comes next; with `later`, together with the next."""
         message = LENGTH.pack(len(body)) + body
         if keep:
             self.last[stream] = message
         for subscriber in tuple(self.by_stream.get(stream, ())):
-            self.give(subscriber, message)
+            if later:
+                subscriber.push(message)
+            else:
+                self.give(subscriber, message)
 
     def give(self, subscriber: Subscriber, message: bytes) -> None:
         subscriber.push(message)
