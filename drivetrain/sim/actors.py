@@ -64,6 +64,7 @@ class Actor:
     physics: PhysicsControl = field(default_factory=PhysicsControl)
     ackermann: Ackermann = field(default_factory=Ackermann)
     light_flags: int = 0
+    in_traffic: bool = True  # what the server's own traffic drives is its own until a client takes the wheel
     light: Light | None = None
 
     @property

@@ -44,18 +44,16 @@ class Light:
     def lasts_s(self) -> float:
         return {LightColour.GREEN: self.green_s, LightColour.YELLOW: self.yellow_s}.get(self.colour, self.red_s)
 
-    def holds(self, x_m: Array, y_m: Array) -> Array:
-        """[N], which points are in its trigger box."""
-        box = self.place.trigger
-        middle = joined(self.place.transform, Transform(box.location)).location
-        yaw = math.radians(self.place.transform.rotation.yaw + box.rotation.yaw)
-        cos, sin, dx, dy = math.cos(yaw), math.sin(yaw), x_m - middle.x, y_m - middle.y
-        inside: Array = np.abs(dx * cos + dy * sin) < box.extent.x
-        inside &= np.abs(dy * cos - dx * sin) < box.extent.y
-        return inside
-
     def show(self, colour: LightColour) -> None:
         self.colour, self.elapsed_s = colour, 0.0
+
+
+def trigger(place: LightPlace) -> tuple[float, ...]:
+    """x, y and heading of its trigger box in the world, and half its sizes."""
+    box = place.trigger
+    middle = joined(place.transform, Transform(box.location)).location
+    yaw = math.radians(place.transform.rotation.yaw + box.rotation.yaw)
+    return middle.x, middle.y, yaw, box.extent.x, box.extent.y, box.extent.z
 
 
 NEXT = {LightColour.GREEN: LightColour.YELLOW, LightColour.YELLOW: LightColour.RED}
@@ -87,8 +85,9 @@ class Group:
         if leader.frozen or leader.elapsed_s < leader.lasts_s():
             return
         if leader.colour in NEXT:
+            after = NEXT[leader.colour]
             for light in active:
-                light.show(NEXT[leader.colour])
+                light.show(after)
             return
         self.turn = (self.turn + 1) % len(self.phases)
         self.start()
@@ -99,6 +98,7 @@ class Lights:
         self.by_actor: dict[int, Light] = {}
         self.groups: dict[int, Group] = {}
         self.frozen = False
+        self.boxes: Array | None = None
 
     def add(self, actor: int, place: LightPlace) -> Light:
         group = self.groups.setdefault(place.group, Group())
@@ -106,6 +106,15 @@ class Lights:
         group.phases.setdefault(place.phase, []).append(light)
         self.by_actor[actor] = light
         return light
+
+    def holding(self, x_m: Array, y_m: Array) -> Array:
+        """[lights, N] which points are in which trigger boxes."""
+        if self.boxes is None or self.boxes.shape[1] != len(self.by_actor):
+            self.boxes = np.array([trigger(light.place) for light in self.by_actor.values()]).reshape(-1, 6).T
+        x, y, yaw, half_x, half_y, _ = self.boxes[:, :, None]
+        cos, sin, dx, dy = np.cos(yaw), np.sin(yaw), x_m - x, y_m - y
+        inside: Array = (np.abs(dx * cos + dy * sin) < half_x) & (np.abs(dy * cos - dx * sin) < half_y)
+        return inside
 
     def group_of(self, light: Light) -> Group:
         return self.groups[light.place.group]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drivetrain.sim.lights import LightPlace
 from drivetrain.sim.protocol.structs import GenerationParameters, Transform
+from drivetrain.sim.road.map import RoadMap
+from drivetrain.sim.towns.scenery import Thing
 
 
 class Map(Protocol):
@@ -14,8 +20,14 @@ class Map(Protocol):
     name: str
     xodr: str
 
+    @property
+    def roads(self) -> RoadMap: ...
+    @property
+    def scenery(self) -> Sequence[Thing]: ...
     def spawn_points(self) -> list[Transform]: ...
-    def height_m(self, x_m: float, y_m: float) -> float: ...
+    def heights_m(self, points: NDArray[np.float64], below_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The ground under points [N, 2]: the highest that is not above below_m [N]."""
+
     def lights(self) -> list[LightPlace]: ...
 
 

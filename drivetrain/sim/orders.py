@@ -46,12 +46,14 @@ class Orders:
 
     def control_vehicle(self, actor: ActorId, control: s.VehicleControl) -> None:
         found = self.vehicle(actor)
-        found.control, found.ackermann.wish = control, None
+        found.control, found.ackermann.wish, found.in_traffic = control, None, False
         if (slot := self.slot(found)) is not None:
             self.fleet.set_control(slot, control)
 
     def control_ackermann(self, actor: ActorId, control: s.AckermannControl) -> None:
-        self.vehicle(actor).ackermann.start(control)
+        found = self.vehicle(actor)
+        found.ackermann.start(control)
+        found.in_traffic = False
 
     def set_ackermann(self, actor: ActorId, settings: s.AckermannSettings) -> None:
         self.vehicle(actor).ackermann.settings = settings

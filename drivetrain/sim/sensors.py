@@ -45,6 +45,7 @@ class Scene:
 
     frame: int
     elapsed_s: float
+    dt_s: float
     map: Map
     weather: Weather
     bodies: Sequence[Body]

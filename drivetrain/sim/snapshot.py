@@ -29,6 +29,7 @@ class State:
         self.rows: Array = np.zeros((0, STATE_BYTES), np.uint8)
         self.actors: list[Actor] = []
         self.vehicles: Array = np.zeros(0, VEHICLE_STATE)
+        self.lights: Array = np.zeros(0, LIGHT_STATE)
         self.stale = True
         self.moved: set[Actor] = set()
         self.row_of: dict[int, int] = {}
@@ -46,6 +47,9 @@ class State:
         self.vehicles = self.rows[: len(vehicles)].view(VEHICLE_STATE).reshape(-1)
         self.vehicles["speed_limit"] = SPEED_LIMIT_KMH
         self.vehicles["light_colour"] = int(LightColour.GREEN)  # CARLA's word for no light at all
+        lights = [actor.light for actor in others if actor.light is not None]
+        first = self.row_of[lights[0].actor] if lights else 0
+        self.lights = self.rows[first : first + len(lights)].view(LIGHT_STATE).reshape(-1)
         self.moved = set(others)
         self.stale = False
 
@@ -67,14 +71,20 @@ class State:
         to = self.vehicles
         if len(fleet) and lights.by_actor:
             to["at_light"], to["light_colour"], to["light_id"] = 0, int(LightColour.GREEN), 0
-        for light in lights.by_actor.values():
-            inside = light.holds(fleet.f["x"], fleet.f["y"])
-            if inside.any():
-                to["at_light"][inside], to["light_colour"][inside], to["light_id"][inside] = (
-                    1,
-                    light.colour,
-                    light.actor,
-                )
+        if not (len(fleet) and lights.by_actor):
+            return
+        every = list(lights.by_actor.values())
+        for number, slot in zip(*np.nonzero(lights.holding(fleet.f["x"], fleet.f["y"])), strict=True):
+            light = every[number]
+            to["at_light"][slot], to["light_colour"][slot], to["light_id"][slot] = 1, light.colour, light.actor
+
+    def write_lights(self, lights: Lights) -> None:
+        """What of them changes; in the order of the rows, which is that of the actors' numbers."""
+        every = sorted(lights.by_actor.values(), key=lambda light: light.actor)
+        if every:
+            self.lights["times"] = [(one.green_s, one.yellow_s, one.red_s, one.elapsed_s) for one in every]
+            self.lights["frozen"] = [one.frozen for one in every]
+            self.lights["colour"] = [one.colour for one in every]
 
     def write_vehicles(self, fleet: Fleet) -> None:
         if not len(fleet):
@@ -103,6 +113,4 @@ class State:
             own["speed"], own["jump"] = walk.speed, walk.jump
         elif actor.light is not None:
             own, light = row.view(LIGHT_STATE)[0], actor.light
-            own["sign_id"] = light.place.sign_id.encode()[:31]
-            own["times"] = light.green_s, light.yellow_s, light.red_s, light.elapsed_s
-            own["pole_index"], own["frozen"], own["colour"] = light.pole_index, light.frozen, int(light.colour)
+            own["sign_id"], own["pole_index"] = light.place.sign_id.encode()[:31], light.pole_index

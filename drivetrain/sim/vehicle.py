@@ -32,6 +32,7 @@ MOST_GEARS = 10
 CURVE_POINTS = 33
 CURVE_KMH = 200.0
 LANDED_M = 0.02
+CLIMB_M = 1.0  # ground further above a vehicle's origin is another storey
 PLANE_M = 0.5  # the ground under a vehicle is asked for again after so far
 RPM_PER_RADPS = 60 / (2 * math.pi)
 
@@ -66,8 +67,8 @@ class Still:
 class Fleet:
     """All vehicles. `slot` is a place in the arrays; it changes when a vehicle before it goes."""
 
-    def __init__(self, height_m: Callable[[float, float], float]):
-        self.height_m = height_m
+    def __init__(self, heights_m: Callable[[Array, Array], Array]):
+        self.heights_m = heights_m  # of the ground under points [N, 2], no higher than [N]
         self.ids: list[int] = []
         self.f = {name: np.zeros(0) for name in FLOATS}
         self.b = {name: np.zeros(0, bool) for name in SWITCHES}
@@ -166,7 +167,7 @@ class Fleet:
         f, at, turn = self.f, transform.location, transform.rotation
         f["x"][slot], f["y"][slot], f["z"][slot] = at.x, at.y, at.z
         f["pitch"][slot], f["yaw"][slot], f["roll"][slot] = map(math.radians, (turn.pitch, turn.yaw, turn.roll))
-        self.look_at_ground(slot)
+        self.look_at_ground(np.array([slot]))
 
     def transform(self, slot: int) -> Transform:
         f = self.f
@@ -183,14 +184,20 @@ class Fleet:
         self.b["want_reverse"][slot], self.b["want_manual"][slot] = control.reverse, control.manual_gear_shift
         self.want_gear[slot] = min(MOST_GEARS, max(-1, control.gear))
 
-    def look_at_ground(self, slot: int) -> None:
+    def look_at_ground(self, slots: Array) -> None:
+        """A plane through the ground under the axles and the sides of each."""
         f = self.f
-        x, y = float(f["x"][slot]), float(f["y"][slot])
-        z = self.height_m(x, y)
-        reach_m = float(f["half_length"][slot])
-        f["ground_x"][slot], f["ground_y"][slot], f["ground_z"][slot] = x, y, z
-        f["slope_x"][slot] = (self.height_m(x + reach_m, y) - z) / reach_m
-        f["slope_y"][slot] = (self.height_m(x, y + reach_m) - z) / reach_m
+        x, y, yaw = f["x"][slots], f["y"][slots], f["yaw"][slots]
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        along, aside = 0.6 * f["half_length"][slots], 0.8 * f["half_width"][slots]
+        points = [(x + along * cos, y + along * sin), (x - along * cos, y - along * sin)]
+        points += [(x - aside * sin, y + aside * cos), (x + aside * sin, y - aside * cos)]
+        below = np.tile(f["z"][slots] + CLIMB_M, 4)
+        heights = self.heights_m(np.stack([np.concatenate(axis) for axis in zip(*points, strict=True)], axis=1), below)
+        front, back, right, left = heights.reshape(4, -1)
+        rise, fall = (front - back) / (2 * along), (right - left) / (2 * aside)
+        f["ground_x"][slots], f["ground_y"][slots], f["ground_z"][slots] = x, y, (front + back) / 2
+        f["slope_x"][slots], f["slope_y"][slots] = rise * cos - fall * sin, rise * sin + fall * cos
 
     def velocity(self) -> Array:
         """[N, 3], in the world, of the actors' origins."""
@@ -366,8 +373,8 @@ class Fleet:
         f = self.f
         f["yaw"] = np.arctan2(np.sin(f["yaw"]), np.cos(f["yaw"]))
         far = np.hypot(f["x"] - f["ground_x"], f["y"] - f["ground_y"]) > PLANE_M
-        for slot in np.flatnonzero(far):
-            self.look_at_ground(int(slot))
+        if far.any():
+            self.look_at_ground(np.flatnonzero(far))
         ground = self.ground()
         lying = self.b["physics"] & (f["z"] <= ground + LANDED_M)
         f["z"] = np.where(lying | (self.b["physics"] & (f["z"] < ground)), ground, f["z"])

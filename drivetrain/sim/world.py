@@ -61,6 +61,7 @@ from drivetrain.sim.snapshot import State
 from drivetrain.sim.vehicle import Fleet
 
 STATE_STREAM = 1
+CLIMB_M = 0.5  # over a walker's middle
 LONGEST_STEP_S = 0.5  # of a world without fixed delta, however late it is
 GENERATED = "OpenDriveMap"
 NO_EFFECT = {  # settings of CARLA's large maps and ragdolls
@@ -116,6 +117,8 @@ class World:
         self.registry = Registry()
         self.generated: Map | None = None
         self.last_tick_s = clock()
+        self.before_moving: list[Callable[[float], None]] = []  # whoever drives by itself
+        self.after_loading: list[Callable[[], None]] = []
         outlet.open(STATE_STREAM)
 
     def load(self, name: str, *, reset_settings: bool = True) -> None:
@@ -139,7 +142,7 @@ class World:
             self.forget(actor)
         self.map, self.spawn_points = place, tuple(place.spawn_points())
         self.origin = map_origin(place.xodr)
-        self.fleet, self.lights, self.state = Fleet(place.height_m), Lights(), State()
+        self.fleet, self.lights, self.state = Fleet(place.heights_m), Lights(), State()
         self.episode += 1
         self.elapsed_s = 0.0
         if reset_settings:
@@ -150,6 +153,8 @@ class World:
         for light in place.lights():
             self.place_light(light)
         self.lights.reset()
+        for populate in self.after_loading:
+            populate()
         self.frame += 1
         self.send_state(0.0, MAP_CHANGE, later=True)
 
@@ -292,7 +297,8 @@ class World:
         self.frame += 1
         self.elapsed_s += dt_s
         self.lights.step(dt_s)
-        self.state.moved.update(self.registry.live[actor] for actor in self.lights.by_actor)
+        for drive in self.before_moving:
+            drive(dt_s)
         self.steer_by_wishes(dt_s)
         self.fleet.step(dt_s, max(1, self.substeps(dt_s)))
         self.walk(dt_s)
@@ -325,7 +331,8 @@ class World:
             before, at, turn = actor.velocity, actor.transform.location, actor.transform.rotation
             vx, vy = float(way[0]) * speed, float(way[1]) * speed
             x, y = at.x + vx * dt_s, at.y + vy * dt_s
-            ground = self.map.height_m(x, y) + actor.box.extent.z
+            floor = self.map.heights_m(np.array([[x, y]]), np.array([at.z + CLIMB_M]))
+            ground = float(floor[0]) + actor.box.extent.z
             z = max(ground, at.z - 9.81 * dt_s * dt_s - max(0.0, -before.z) * dt_s) if actor.simulated else at.z
             actor.velocity = Vector3D(vx, vy, (z - at.z) / dt_s)
             actor.acceleration = Vector3D((vx - before.x) / dt_s, (vy - before.y) / dt_s, 0.0)
@@ -364,7 +371,7 @@ class World:
                 self.send(actor, actor.sensor.payload(actor.transform))
             elif needs_renderer(actor.blueprint) and not self.settings.no_rendering_mode:
                 assert self.renderer is not None
-                scene = scene or self.scene()
+                scene = scene or self.scene(dt_s)
                 parent = actor.parent.id if actor.parent else 0
                 view = View(actor.id, parent, actor.blueprint, actor.settings, actor.transform, actor.velocity)
                 self.send(actor, self.renderer.render(scene, view))
@@ -404,11 +411,12 @@ class World:
     def send_state(self, dt_s: float, flags: int, later: bool = False) -> None:
         header = sensor_header(self.release.world_index, self.frame, self.elapsed_s, Transform())
         self.state.refresh(self.registry, self.fleet)
+        self.state.write_lights(self.lights)
         self.state.at_lights(self.lights, self.fleet)
         body = self.state.body(self.fleet, (self.episode, self.clock(), dt_s, flags))
         self.outlet.publish(STATE_STREAM, header + body, keep=True, later=later)
 
-    def scene(self) -> Scene:
+    def scene(self, dt_s: float) -> Scene:
         velocity = {
             actor: Vector3D(*map(float, v)) for actor, v in zip(self.fleet.ids, self.fleet.velocity(), strict=True)
         }
@@ -426,7 +434,7 @@ class World:
             if actor.box.extent.x and actor.kind is not Kind.LIGHT
         ]
         lights = tuple(self.lights.by_actor.values())
-        return Scene(self.frame, self.elapsed_s, self.map, self.weather, seen, lights)
+        return Scene(self.frame, self.elapsed_s, dt_s, self.map, self.weather, seen, lights)
 
 
 def attached(parent: Transform, relative: Transform, attachment: Attachment) -> Transform:

@@ -17,7 +17,7 @@ def flat(x_m, y_m):
 
 
 def fleet(height_m=flat, model=MODEL, count=1, z_m=0.0):
-    made = Fleet(height_m)
+    made = Fleet(lambda points, below_m: np.array([height_m(x, y) for x, y in points]))
     for number in range(count):
         made.add(number + 1, model, physics_of(model), Transform(Vector3D(0.0, 10.0 * number, z_m)))
     return made

@@ -11,6 +11,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
+
 from drivetrain.sim.errors import SimError
 from drivetrain.sim.lights import LightPlace
 from drivetrain.sim.protocol.binary import image
@@ -51,8 +53,8 @@ class Line:
     def spawn_points(self) -> list[Transform]:
         return [Transform(Vector3D(10.0 + 12 * i, y, 0.3), Rotation()) for i in range(20) for y in (1.75, 5.25)]
 
-    def height_m(self, x_m: float, y_m: float) -> float:
-        return 0.0
+    def heights_m(self, points, below_m):
+        return np.zeros(len(points))
 
     def lights(self) -> list[LightPlace]:
         if 'id="77"' not in self.xodr:
