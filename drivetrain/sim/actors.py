@@ -5,6 +5,7 @@ The gone are remembered for a while: an error about one of them inside a client'
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from drivetrain.sim.protocol.structs import (
     VehicleControl,
     WalkerControl,
 )
-from drivetrain.sim.sensors import Gnss, Imu
+from drivetrain.sim.sensors import Gnss, Imu, needs_renderer
 
 MOST_GONE = 1000
 ZERO = Vector3D()
@@ -66,6 +67,11 @@ class Actor:
     light_flags: int = 0
     in_traffic: bool = True  # what the server's own traffic drives is its own until a client takes the wheel
     light: Light | None = None
+
+    @functools.cached_property
+    def drawn(self) -> bool:
+        """Whether a renderer makes its messages."""
+        return needs_renderer(self.blueprint)
 
     @property
     def blueprint(self) -> str:

@@ -33,7 +33,7 @@ def solid_boxes(
     standing = np.array([upright(actor.box, actor.transform) for actor in rest]).reshape(-1, 7).T
     sizes = [f["half_length"], f["half_width"], f["half_height"]]
     moving = np.array([f["x"], f["y"], f["z"] + f["half_height"], f["yaw"], *sizes])
-    moving[4:, ~fleet.b["solid"]] = INSIDE_OUT_M
+    moving[4:, ~fleet.f["solid"]] = INSIDE_OUT_M
     first = np.zeros((7, 0)) if newcomer is None else np.array([upright(*newcomer)]).T
     return collisions.Boxes(*np.hstack([first, moving, standing])), fleet.ids + [actor.id for actor in rest]
 
@@ -72,7 +72,7 @@ def body(actor: Actor, fleet: Fleet) -> collisions.Body:
         return collisions.Body(at.x, at.y, actor.velocity.x, actor.velocity.y, 0.0, give, 0.0)
     slot, f = fleet.slot(actor.id), fleet.f
     vx, vy, _ = (float(v) for v in fleet.velocity()[slot])
-    free = float(fleet.b["physics"][slot])
+    free = float(fleet.f["physics"][slot])
     return collisions.Body(
         at.x, at.y, vx, vy, float(f["w"][slot]), float(free / f["mass"][slot]), float(free / f["inertia"][slot])
     )

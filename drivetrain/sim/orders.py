@@ -96,12 +96,12 @@ class Orders:
 
     def hold_velocity(self, actor: ActorId, vector: Vector3D) -> None:
         if (slot := self.slot(self.vehicle(actor))) is not None:
-            self.fleet.held[slot] = vector.x, vector.y
-            self.fleet.b["constant"][slot] = True
+            self.fleet.f["held_v"][slot], self.fleet.f["held_u"][slot] = vector.x, vector.y
+            self.fleet.f["constant"][slot] = True
 
     def release_velocity(self, actor: ActorId) -> None:
         if (slot := self.slot(self.vehicle(actor))) is not None:
-            self.fleet.b["constant"][slot] = False
+            self.fleet.f["constant"][slot] = False
 
     def add_impulse(self, actor: ActorId, vector: Vector3D) -> None:
         """Newton seconds."""
@@ -139,7 +139,7 @@ class Orders:
 
     def switch(self, actor: Actor, name: str, enabled: bool) -> None:
         if (slot := self.slot(actor)) is not None:
-            self.fleet.b[name][slot] = enabled
+            self.fleet.f[name][slot] = enabled
 
     def set_physics(self, actor: ActorId, physics: s.PhysicsControl) -> None:
         found = self.vehicle(actor)

@@ -26,29 +26,30 @@ SCALED_RADIUS_M = 6378137.0 * 0.9996
 RENDERED = ("sensor.camera.", "sensor.lidar.", "sensor.other.radar")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
-    """Something that a renderer can see."""
+    """Something that a renderer can see, and that may move."""
 
     id: int
     blueprint: str
     settings: Mapping[str, str]
-    transform: Transform
     box: BoundingBox
-    velocity: Vector3D
-    light_flags: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """The world at one tick."""
+    """The world at one tick. The arrays have a row for each body; while nobody comes or goes, `bodies` is the same object."""
 
     frame: int
     elapsed_s: float
     dt_s: float
     map: Map
     weather: Weather
-    bodies: Sequence[Body]
+    bodies: tuple[Body, ...]
+    places_m: Array  # [N, 3]
+    turns_rad: Array  # [N, 3] pitch, yaw, roll
+    velocities_mps: Array  # [N, 3]
+    light_flags: Array  # [N]
     lights: Sequence[Light]
 
 

@@ -1,6 +1,7 @@
 """The server: one thread, one loop, and the two ports of CARLA's protocol.
 
     with Server(maps, Config(port=2000)) as server:
+        server.begin()
         server.serve()
 
 Everything that touches the world happens in the loop, one call at a time, so nothing needs a lock and the order of calls
@@ -96,7 +97,10 @@ class Server:
         self.selector.register(self.streams, selectors.EVENT_READ, self.pump)
         self.selector.register(self.woken, selectors.EVENT_READ, self.wake)
         self.running, self.next_tick_s = True, 0.0
-        self.world.load(self.config.town or maps.names()[0])
+
+    def begin(self) -> None:
+        """Loads the first map."""
+        self.world.load(self.config.town or self.world.maps.names()[0])
 
     def __enter__(self) -> Server:
         return self

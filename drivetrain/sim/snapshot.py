@@ -96,8 +96,8 @@ class State:
         to["angular_velocity"][:, 2] = np.degrees(f["w"])
         to["acceleration"] = np.stack([f["ax"], f["ay"], f["az"]], axis=1)
         to["pedals"] = np.stack([f["want_throttle"], f["want_steer"], f["want_brake"]], axis=1)
-        to["switches"] = np.stack([f["want_hand"] > 0, fleet.b["want_reverse"], fleet.b["want_manual"]], axis=1)
-        to["gear"] = fleet.gear
+        to["switches"] = np.stack([f["want_hand"] > 0, fleet.f["want_reverse"], fleet.f["want_manual"]], axis=1)
+        to["gear"] = fleet.f["gear"]
 
     def write(self, actor: Actor) -> None:
         row = self.rows[self.row_of[actor.id]]

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 
 STEP_M = 1.0  # between points of a way
 AHEAD_M = 90.0  # how much of its way a vehicle knows
+PIECE_M = 100.0  # of a long lane are added at a time
 POINTS = 320
 SIDE_MPS2, SLOW_MPS2, GO_MPS2 = 2.2, 3.0, 2.2  # in bends, when braking, when starting
 HARDEST_MPS2 = 8.0
@@ -65,7 +66,8 @@ class Driver:
     lanes: list[int] = field(default_factory=list)  # of its way, the last one being the farthest
     gates: list[Gate] = field(default_factory=list)
     draw: random.Random = field(default_factory=random.Random)
-    end_m: float = 0.0
+    end_m: float = 0.0  # of its way
+    along_m: float = 0.0  # how much of the farthest lane that takes in
     limits: float = 1.0  # its own share of the speed limit
 
 
@@ -246,11 +248,15 @@ class Traffic:
     def see_far(self, index: int, here_m: float) -> None:
         driver = self.drivers[index]
         while driver.end_m < here_m + AHEAD_M:
-            successors = [i for i in self.roads.lanes[driver.lanes[-1]].successors if self.roads.lanes[i].is_drivable]
+            if self.count[index] > POINTS - PIECE_M / STEP_M - 2:
+                self.forget_behind(index)
+            last = self.roads.lanes[driver.lanes[-1]]
+            if driver.along_m < last.length_m - 1e-6:
+                self.extend(index, last.index, driver.along_m)
+                continue
+            successors = [i for i in last.successors if self.roads.lanes[i].is_drivable]
             if not successors:
                 return
-            if self.count[index] > POINTS * 0.6:
-                self.forget_behind(index)
             self.extend(index, driver.draw.choice(successors), 0.0)
 
     def forget_behind(self, index: int) -> None:
@@ -260,27 +266,26 @@ class Traffic:
         self.count[index], self.cursor[index] = left, self.cursor[index] - gone
 
     def extend(self, index: int, lane_index: int, from_m: float) -> None:
-        """Puts a lane at the end of the way, and its gate where it lies in a junction."""
+        """Puts a lane, or the next piece of a long one, at the end of the way, with its gate where it lies in a junction."""
         driver, lane = self.drivers[index], self.roads.lanes[lane_index]
-        room = POINTS - int(self.count[index])
-        n = max(2, math.ceil((lane.length_m - from_m) / STEP_M) + 1)
-        along = np.linspace(from_m, lane.length_m, n)
-        begin = driver.end_m
-        points = np.column_stack([np.interp(along, lane.along_m, lane.centre[:, 0]), np.interp(along, lane.along_m, lane.centre[:, 1])])
-        first = 1 if self.count[index] else 0  # the last lane ended where this begins
-        n = min(n, room + first)
-        rows = self.way[index, self.count[index] : self.count[index] + n - first]
-        rows[:, :2] = points[first:n]
-        rows[:, 2] = begin + along[first:n] - from_m
-        rows[:, 3] = np.interp(along[first:n], lane.along_m, self.speed_of(lane)) * driver.limits
-        self.count[index] += n - first
-        end = begin + float(along[n - 1]) - from_m
+        to_m = min(lane.length_m, from_m + PIECE_M)
+        along = np.linspace(from_m, to_m, max(2, math.ceil((to_m - from_m) / STEP_M) + 1))
+        begin, count = driver.end_m, int(self.count[index])
+        along = along[1 if count else 0 :]  # the way has the first one as its last
+        rows = self.way[index, count : count + len(along)]
+        rows[:, 0] = np.interp(along, lane.along_m, lane.centre[:, 0])
+        rows[:, 1] = np.interp(along, lane.along_m, lane.centre[:, 1])
+        rows[:, 2] = begin + along - from_m
+        rows[:, 3] = np.interp(along, lane.along_m, self.speed_of(lane)) * driver.limits
+        self.count[index] = count + len(along)
         if lane.junction and driver.lanes:
-            self.put_gate(driver, lane, begin, end)
-        driver.lanes.append(lane_index)
-        if len(driver.lanes) > 40:
-            del driver.lanes[:20]
-        driver.end_m = end
+            if driver.lanes[-1] != lane.index:
+                self.put_gate(driver, lane, begin, begin + to_m - from_m)
+            elif driver.gates:
+                driver.gates[-1].leave_m += to_m - from_m
+        if not driver.lanes or driver.lanes[-1] != lane.index:
+            driver.lanes = [*driver.lanes[-20:], lane.index]
+        driver.end_m, driver.along_m = begin + to_m - from_m, to_m
 
     def put_gate(self, driver: Driver, lane: Lane, begin_m: float, end_m: float) -> None:
         before = self.roads.lanes[driver.lanes[-1]]
@@ -332,7 +337,7 @@ class Traffic:
         f = fleet.f
         drive(
             self.way, self.count, self.cursor, stop_at, slots, f["x"], f["y"], f["yaw"], f["v"], f["half_length"],
-            f["half_width"], f["base"], f["max_steer"], fleet.steer_share, self.foot, self.seen(slots), dt_s, out, self.state,
+            f["half_width"], f["base"], f["max_steer"], fleet.f["steer_share"], self.foot, self.seen(slots), dt_s, out, self.state,
         )  # fmt: skip
         f["want_throttle"][slots], f["want_steer"][slots], f["want_brake"][slots] = out[:, 0], out[:, 1], out[:, 2]
         dark = self.world.weather.sun_altitude_angle < 5 or self.world.weather.fog_density > 40
@@ -364,17 +369,16 @@ class Traffic:
 
     def seen(self, slots: NDArray[np.int64]) -> Floats:
         """Everyone who may be in the way. Those that are not of the traffic are marked, for nobody knows their way."""
-        fleet = self.world.fleet
-        f, velocity = fleet.f, fleet.velocity()
-        number = np.arange(len(fleet), dtype=float)
-        number[~np.isin(np.arange(len(fleet)), slots)] = -1.0
-        vehicles = np.column_stack([f["x"], f["y"], velocity[:, 0], velocity[:, 1], f["half_length"], number])
+        f, velocity = self.world.fleet.f, self.world.fleet.velocity()
+        number = np.full(len(f), -1.0)
+        number[slots] = slots
+        vehicles = np.column_stack([f["x"], f["y"], velocity[:, :2], f["half_length"], number])
         others = [
             (a.transform.location.x, a.transform.location.y, a.velocity.x, a.velocity.y, max(a.box.extent.x, a.box.extent.y), -1.0)
-            for a in self.world.registry.of(Kind.WALKER, Kind.OTHER)
-            if a.solid
+            for a in self.world.registry.live.values()
+            if a.solid and a.kind is not Kind.VEHICLE
         ]
-        return np.concatenate([vehicles, np.array(others).reshape(-1, 6)])
+        return np.concatenate([vehicles, np.array(others)]) if others else vehicles
 
     def mind_gates(self, index: int, dt_s: float) -> float:
         """Where along its way a driver has to stop, given the gates before it."""

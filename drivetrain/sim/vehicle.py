@@ -1,23 +1,23 @@
-"""Vehicles: a dynamic bicycle each, with engine, gears, brakes and tyres that slide; all vehicles in one pass of numpy.
+"""Vehicles: a dynamic bicycle each, with engine, gears, brakes and tyres that slide; all vehicles in one compiled loop.
 
 The tyres' sideways forces are solved implicitly in the two unknowns that they make stiff (sideways speed and yaw rate), as
 Ge et al. 2021 (Numerically stable dynamic bicycle model) do, so that any step length and any speed, zero and reverse included,
 is stable. Their stiffness is the secant of a curve that saturates at the grip left over by braking and driving.
 
 Left out: suspension (a body lies on the plane of the ground under it), load transfer, differential and clutch slip.
-Arrays are [N] by slot; lengths in metres, angles in radians, x forward and y to the right, so that yaw grows to the right.
+Lengths in metres, angles in radians, x forward and y to the right, so that yaw grows to the right.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from drivetrain.sim.catalogue import Model
 from drivetrain.sim.protocol.structs import PhysicsControl, Rotation, Transform, Vector2D, Vector3D, VehicleControl
+from drivetrain.sim.squares import OFTEN
 
 Array = np.ndarray
 GRAVITY_MPS2 = 9.81
@@ -44,44 +44,30 @@ TYRES = ("max_steer", "brake_force", "hand_force", "grip", "stiff", "drag")
 ENGINE = ("final", "engine_damping", "switch_s", "max_rpm")
 GROUND = ("ground_x", "ground_y", "ground_z", "slope_x", "slope_y")
 EXTRA = ("fx", "fy", "fz", "torque_z")  # what clients push with, until the next tick
-FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA
-SWITCHES = ["want_reverse", "want_manual", "autobox", "physics", "gravity", "solid", "constant"]
-
-
-@dataclass(frozen=True)
-class Still:
-    """What stays the same within a tick, for all vehicles."""
-
-    push: Array  # newtons forward
-    hold: Array  # newtons against whichever way it rolls
-    cos: Array  # of the front wheels' angle
-    sin: Array
-    cos_cos: Array
-    cos_sin: Array
-    loads: tuple[Array, Array]  # on the front and rear axle, times the tyres' stiffness
-    stiff_per_grip: Array
-    tilted: bool  # whether any stands on a slope
-    pushed: bool
+HELD = ("held_v", "held_u")  # the body's speed forward and right, where `constant`
+FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA + HELD
+COUNTS = ("gear", "target_gear", "want_gear", "gears")
+SWITCHES = ("want_reverse", "want_manual", "autobox", "physics", "gravity", "solid", "constant")
+CAR = np.dtype(
+    [
+        *((name, np.float64) for name in FLOATS),
+        *((name, np.int64) for name in COUNTS),
+        *((name, np.bool_) for name in SWITCHES),
+        *((name, np.float64, MOST_GEARS + 2) for name in ("ratio", "up", "down")),  # by gear + 1
+        ("torque", np.float64, CURVE_POINTS),  # over 0 to max_rpm
+        ("steer_share", np.float64, CURVE_POINTS),  # over 0 to CURVE_KMH
+    ],
+    align=True,
+)
 
 
 class Fleet:
-    """All vehicles. `slot` is a place in the arrays; it changes when a vehicle before it goes."""
+    """All vehicles, a row each. `slot` is a row; it changes when a vehicle before it goes."""
 
     def __init__(self, heights_m: Callable[[Array, Array], Array]):
         self.heights_m = heights_m  # of the ground under points [N, 2], no higher than [N]
         self.ids: list[int] = []
-        self.f = {name: np.zeros(0) for name in FLOATS}
-        self.b = {name: np.zeros(0, bool) for name in SWITCHES}
-        self.gear = np.zeros(0, np.int64)
-        self.target_gear = np.zeros(0, np.int64)
-        self.want_gear = np.zeros(0, np.int64)
-        self.gears = np.zeros(0, np.int64)
-        self.ratio = np.zeros((0, MOST_GEARS + 2))  # [N, gear + 1]
-        self.up = np.zeros((0, MOST_GEARS + 2))
-        self.down = np.zeros((0, MOST_GEARS + 2))
-        self.torque = np.zeros((0, CURVE_POINTS))  # over 0 to max_rpm
-        self.steer_share = np.zeros((0, CURVE_POINTS))  # over 0 to CURVE_KMH
-        self.held = np.zeros((0, 2))  # the body's speed forward and right, where `constant`
+        self.f = np.zeros(0, CAR)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,21 +77,13 @@ class Fleet:
 
     def add(self, actor: int, model: Model, physics: PhysicsControl, transform: Transform) -> int:
         self.ids.append(actor)
-        for group in (self.f, self.b):
-            for name, values in group.items():
-                group[name] = np.append(values, np.zeros(1, values.dtype))
-        for name in ("gear", "target_gear", "want_gear", "gears"):
-            setattr(self, name, np.append(getattr(self, name), 0))
-        for name in ("ratio", "up", "down", "torque", "steer_share", "held"):
-            values = getattr(self, name)
-            setattr(self, name, np.vstack([values, np.zeros((1, values.shape[1]))]))
+        self.f = np.append(self.f, np.zeros(1, CAR))
         slot = len(self.ids) - 1
-        self.f["half_length"][slot] = model.length_m / 2
-        self.f["half_width"][slot] = model.width_m / 2
-        self.f["half_height"][slot] = model.height_m / 2
-        self.f["base"][slot] = model.wheelbase_m
+        car = self.f[slot]
+        car["half_length"], car["half_width"], car["half_height"] = model.length_m / 2, model.width_m / 2, model.height_m / 2
+        car["base"] = model.wheelbase_m
         for name in ("physics", "gravity", "solid"):
-            self.b[name][slot] = True
+            car[name] = True
         self.set_physics(slot, physics)
         self.place(slot, transform)
         return slot
@@ -113,22 +91,7 @@ class Fleet:
     def remove(self, actor: int) -> None:
         slot = self.slot(actor)
         del self.ids[slot]
-        for group in (self.f, self.b):
-            for name, values in group.items():
-                group[name] = np.delete(values, slot)
-        for name in (
-            "gear",
-            "target_gear",
-            "want_gear",
-            "gears",
-            "ratio",
-            "up",
-            "down",
-            "torque",
-            "steer_share",
-            "held",
-        ):
-            setattr(self, name, np.delete(getattr(self, name), slot, axis=0))
+        self.f = np.delete(self.f, slot)
 
     def set_physics(self, slot: int, physics: PhysicsControl) -> None:
         f, wheels = self.f, physics.wheels
@@ -154,13 +117,13 @@ class Fleet:
         }
         for name, value in values.items():
             f[name][slot] = value
-        self.b["autobox"][slot] = physics.use_gear_autobox
-        self.gears[slot] = len(physics.forward_gears)
-        self.ratio[slot] = gear_row([gear.ratio for gear in physics.forward_gears], -physics.forward_gears[0].ratio)
-        self.up[slot] = gear_row([gear.up_ratio for gear in physics.forward_gears], np.inf)
-        self.down[slot] = gear_row([gear.down_ratio for gear in physics.forward_gears], -np.inf)
-        self.torque[slot] = sampled(physics.torque_curve, physics.max_rpm)
-        self.steer_share[slot] = sampled(physics.steering_curve, CURVE_KMH)
+        f["autobox"][slot] = physics.use_gear_autobox
+        f["gears"][slot] = len(physics.forward_gears)
+        f["ratio"][slot] = gear_row([gear.ratio for gear in physics.forward_gears], -physics.forward_gears[0].ratio)
+        f["up"][slot] = gear_row([gear.up_ratio for gear in physics.forward_gears], np.inf)
+        f["down"][slot] = gear_row([gear.down_ratio for gear in physics.forward_gears], -np.inf)
+        f["torque"][slot] = sampled(physics.torque_curve, physics.max_rpm)
+        f["steer_share"][slot] = sampled(physics.steering_curve, CURVE_KMH)
 
     def place(self, slot: int, transform: Transform) -> None:
         """Sets it down somewhere; its speed stays."""
@@ -181,8 +144,8 @@ class Fleet:
         f["want_steer"][slot] = min(1.0, max(-1.0, control.steer))
         f["want_brake"][slot] = min(1.0, max(0.0, control.brake))
         f["want_hand"][slot] = control.hand_brake
-        self.b["want_reverse"][slot], self.b["want_manual"][slot] = control.reverse, control.manual_gear_shift
-        self.want_gear[slot] = min(MOST_GEARS, max(-1, control.gear))
+        f["want_reverse"][slot], f["want_manual"][slot] = control.reverse, control.manual_gear_shift
+        f["want_gear"][slot] = min(MOST_GEARS, max(-1, control.gear))
 
     def look_at_ground(self, slots: Array) -> None:
         """A plane through the ground under the axles and the sides of each."""
@@ -216,179 +179,169 @@ class Fleet:
         """Moves all by dt_s, in so many pieces."""
         if not self.ids:
             return
-        before = self.velocity()
-        self.follow_controls(dt_s)
-        self.change_gears(dt_s)
-        still = self.hold_still()
-        for _ in range(substeps):
-            self.substep(dt_s / substeps, still)
-        self.settle()
-        acceleration = (self.velocity() - before) / dt_s
-        for axis, name in enumerate(("ax", "ay", "az")):
-            self.f[name] = acceleration[:, axis]
-        for name in EXTRA:
-            self.f[name][:] = 0.0
-
-    def follow_controls(self, dt_s: float) -> None:
-        f = self.f
-        for name in ("throttle", "brake", "hand"):
-            change = f[f"want_{name}"] - f[name]
-            f[name] += np.clip(change, -PEDAL_DOWN_PER_S * dt_s, PEDAL_UP_PER_S * dt_s)
-        f["steer"] += np.clip(f["want_steer"] - f["steer"], -STEER_PER_S * dt_s, STEER_PER_S * dt_s)
-
-    def change_gears(self, dt_s: float) -> None:
-        f, rows = self.f, np.arange(len(self.ids))
-        f["shifting_s"] -= dt_s
-        arrived = f["shifting_s"] <= 0
-        self.gear = np.where(arrived, self.target_gear, self.gear)
-        wheel = np.abs(f["v"]) / f["radius"] * f["final"] * RPM_PER_RADPS
-        f["rpm"] = np.clip(wheel * np.abs(self.ratio[rows, self.gear + 1]), IDLE_RPM, f["max_rpm"])
-        share = f["rpm"] / f["max_rpm"]
-        forward = np.maximum(self.gear, 1)
-        forward += (share > self.up[rows, forward + 1]) & (forward < self.gears) & (self.gear > 0)
-        forward -= (share < self.down[rows, forward + 1]) & (forward > 1)
-        automatic = np.where(self.b["autobox"], forward, np.clip(self.gear, 1, None))
-        wish = np.where(self.b["want_reverse"], -1, automatic)
-        wish = np.where(self.b["want_manual"], np.minimum(self.want_gear, self.gears), wish)
-        changed = arrived & (wish != self.gear)
-        self.target_gear = np.where(changed, wish, self.target_gear)
-        self.gear = np.where(changed, 0, self.gear)
-        f["shifting_s"] = np.where(changed, f["switch_s"], np.maximum(f["shifting_s"], 0.0))
-
-    def forces(self) -> tuple[Array, Array]:
-        """What drives forward, and what holds back whichever way it rolls; both in newtons."""
-        f, rows = self.f, np.arange(len(self.ids))
-        place = f["rpm"] / f["max_rpm"] * (CURVE_POINTS - 1)
-        low = np.minimum(place.astype(np.int64), CURVE_POINTS - 2)
-        part = place - low
-        torque = self.torque[rows, low] * (1 - part) + self.torque[rows, low + 1] * part
-        gearing = self.ratio[rows, self.gear + 1] * f["final"] / f["radius"]
-        limited = (f["rpm"] >= f["max_rpm"]) & (gearing * f["v"] > 0)
-        limit = f["grip"] * f["mass"] * GRAVITY_MPS2
-        push = np.clip(np.where(limited, 0.0, torque * f["throttle"] * gearing), -limit, limit)
-        engine = (1 - f["throttle"]) * f["engine_damping"] * f["rpm"] / RPM_PER_RADPS * np.abs(gearing)
-        brakes = np.minimum(f["brake"] * f["brake_force"] + f["hand"] * f["hand_force"], limit)
-        roll = ROLLING * f["mass"] * GRAVITY_MPS2
-        moving = np.abs(f["v"]) > SLOW_MPS
-        return push, brakes + roll + np.where(moving, engine, 0.0)
-
-    def steer_rad(self) -> Array:
-        """Of the front wheels."""
-        f, rows = self.f, np.arange(len(self.ids))
-        place = np.minimum(np.abs(f["v"]) * 3.6 / CURVE_KMH, 1.0) * (CURVE_POINTS - 1)
-        low = np.minimum(place.astype(np.int64), CURVE_POINTS - 2)
-        part = place - low
-        share = self.steer_share[rows, low] * (1 - part) + self.steer_share[rows, low + 1] * part
-        return f["steer"] * f["max_steer"] * share
-
-    def hold_still(self) -> Still:
-        """What does not change within a tick."""
-        f = self.f
-        push, hold = self.forces()
-        steer = self.steer_rad()
-        weight = f["mass"] * GRAVITY_MPS2
-        used = np.minimum((np.abs(push) + hold) / (f["grip"] * weight), 0.9)
-        grip = f["grip"] * np.sqrt(1 - used * used)
-        share = f["lr"] / (f["lf"] + f["lr"])
-        tilted = bool(np.any(f["slope_x"]) or np.any(f["slope_y"]))
-        pushed = bool(np.any(f["fx"]) or np.any(f["fy"]))
-        cos, sin = np.cos(steer), np.sin(steer)
-        loads = weight * share * f["stiff"], weight * (1 - share) * f["stiff"]
-        return Still(
-            push, hold, cos, sin, cos * cos, cos * sin, loads, f["stiff"] / np.maximum(grip, 1e-6), tilted, pushed
-        )
-
-    def substep(self, dt_s: float, still: Still) -> None:
-        f = self.f
-        v, u, w, mass, inertia, lf, lr = (f[name] for name in ("v", "u", "w", "mass", "inertia", "lf", "lr"))
-        ground = self.ground()
-        standing = (f["z"] <= ground + LANDED_M) & (f["vz"] <= 3.0)
-        cos, sin = still.cos, still.sin
-        front_side = u + lf * w
-        damp_f = damping(front_side * cos - v * sin, v * cos + front_side * sin, still.loads[0], still.stiff_per_grip)
-        damp_r = damping(u - lr * w, v, still.loads[1], still.stiff_per_grip)
-        damp_f, damp_r = damp_f * standing, damp_r * standing
-
-        front, heavy, turned = damp_f * still.cos_cos, mass / dt_s, inertia / dt_s
-        a21 = lf * front - lr * damp_r
-        a11, a12, a22 = heavy + front + damp_r, a21 + mass * v, turned + lf * lf * front + lr * lr * damp_r
-        turning = damp_f * still.cos_sin * v
-        b1, b2 = heavy * u + turning, turned * w + lf * turning + f["torque_z"]
-        ahead = still.push * standing
-        if still.tilted or still.pushed:
-            along, aside = self.pushes(standing)
-            ahead, b1 = ahead + along, b1 + aside
-        bottom = a11 * a22 - a12 * a21
-        new_u, new_w = (b1 * a22 - a12 * b2) / bottom, (a11 * b2 - a21 * b1) / bottom
-
-        scrub = damp_f * ((new_u + lf * new_w) * cos - v * sin) * sin
-        rolled = v + dt_s * ((ahead + scrub) / mass + new_w * new_u)
-        held = dt_s * (still.hold * standing + f["drag"] * v * v) / mass
-        self.take(np.copysign(np.maximum(np.abs(rolled) - held, 0.0), rolled), new_u, new_w)
-        self.move(dt_s, standing, ground)
-
-    def ground(self) -> Array:
-        f = self.f
-        height: Array = (
-            f["ground_z"] + f["slope_x"] * (f["x"] - f["ground_x"]) + f["slope_y"] * (f["y"] - f["ground_y"])
-        )
-        return height
-
-    def pushes(self, standing: Array) -> tuple[Array, Array]:
-        """The newtons, forward and to the right, of the slope and of what clients push with."""
-        f, weight = self.f, self.f["mass"] * GRAVITY_MPS2 * standing
-        cos, sin = np.cos(f["yaw"]), np.sin(f["yaw"])
-        x, y = f["fx"] - weight * f["slope_x"], f["fy"] - weight * f["slope_y"]
-        return x * cos + y * sin, y * cos - x * sin
-
-    def take(self, v: Array, u: Array, w: Array) -> None:
-        """The new speeds, for those that are free."""
-        f, b = self.f, self.b
-        if b["physics"].all() and not b["constant"].any():
-            f["v"], f["u"], f["w"] = v, u, w
-            return
-        free = b["physics"] & ~b["constant"]
-        f["v"] = np.where(b["constant"], self.held[:, 0], np.where(free, v, 0.0))
-        f["u"] = np.where(b["constant"], self.held[:, 1], np.where(free, u, 0.0))
-        f["w"] = np.where(b["physics"], w, 0.0)
-
-    def move(self, dt_s: float, standing: Array, ground: Array) -> None:
-        f, live = self.f, self.b["physics"]
-        half = f["yaw"] + f["w"] * (dt_s / 2)
-        cos, sin, side = np.cos(half), np.sin(half), f["u"] - f["w"] * f["com"]
-        step_x, step_y = (f["v"] * cos - side * sin) * dt_s, (f["v"] * sin + side * cos) * dt_s
-        f["x"] = f["x"] + np.where(live, step_x, 0.0)
-        f["y"] = f["y"] + np.where(live, step_y, 0.0)
-        f["yaw"] = f["yaw"] + f["w"] * dt_s
-        new_ground = ground + f["slope_x"] * step_x + f["slope_y"] * step_y
-        falling = f["vz"] + (f["fz"] / f["mass"] - GRAVITY_MPS2 * self.b["gravity"]) * dt_s
-        fallen = f["z"] + falling * dt_s
-        lands = standing | (fallen <= new_ground)
-        climb = np.where(standing, (new_ground - ground) / dt_s, 0.0)
-        f["vz"] = np.where(live, np.where(lands, climb, falling), 0.0)
-        f["z"] = np.where(live, np.where(lands, new_ground, fallen), f["z"])
-
-    def settle(self) -> None:
-        """Wraps yaw, lays the bodies on the ground, and asks for the ground again where one has gone far enough."""
-        f = self.f
-        f["yaw"] = np.arctan2(np.sin(f["yaw"]), np.cos(f["yaw"]))
+        f, before = self.f, self.velocity()
+        advance(f, dt_s, substeps)
         far = np.hypot(f["x"] - f["ground_x"], f["y"] - f["ground_y"]) > PLANE_M
         if far.any():
             self.look_at_ground(np.flatnonzero(far))
-        ground = self.ground()
-        lying = self.b["physics"] & (f["z"] <= ground + LANDED_M)
-        f["z"] = np.where(lying | (self.b["physics"] & (f["z"] < ground)), ground, f["z"])
-        cos, sin = np.cos(f["yaw"]), np.sin(f["yaw"])
-        f["pitch"] = np.where(lying, np.arctan(f["slope_x"] * cos + f["slope_y"] * sin), f["pitch"])
-        f["roll"] = np.where(lying, -np.arctan(-f["slope_x"] * sin + f["slope_y"] * cos), f["roll"])
+        lie_down(f)
+        f["ax"], f["ay"], f["az"] = ((self.velocity() - before) / dt_s).T
+
+    def steer_rad(self) -> Array:
+        """Of the front wheels."""
+        return np.array([steered(car) for car in self.f])
 
 
-def damping(slip_mps: Array, speed_mps: Array, load_stiff: Array, stiff_per_grip: Array) -> Array:
+@OFTEN
+def looked_up(table, place):  # type: ignore[no-untyped-def]
+    """Between the points of a curve, at 0 to 1 of its length."""
+    at = min(max(place, 0.0), 1.0) * (CURVE_POINTS - 1)
+    low = min(int(at), CURVE_POINTS - 2)
+    return table[low] + (table[low + 1] - table[low]) * (at - low)
+
+
+@OFTEN
+def steered(car):  # type: ignore[no-untyped-def]
+    return car.steer * car.max_steer * looked_up(car.steer_share, abs(car.v) * 3.6 / CURVE_KMH)
+
+
+@OFTEN
+def towards(value, wish, down, up):  # type: ignore[no-untyped-def]
+    return value + min(max(wish - value, -down), up)
+
+
+@OFTEN
+def change_gears(car, dt_s):  # type: ignore[no-untyped-def]
+    car.shifting_s -= dt_s
+    arrived = car.shifting_s <= 0
+    if arrived:
+        car.gear = car.target_gear
+    wheel = abs(car.v) / car.radius * car.final * RPM_PER_RADPS
+    car.rpm = min(max(wheel * abs(car.ratio[car.gear + 1]), IDLE_RPM), car.max_rpm)
+    share = car.rpm / car.max_rpm
+    wish = max(car.gear, 1)
+    if car.autobox:
+        if share > car.up[wish + 1] and wish < car.gears and car.gear > 0:
+            wish += 1
+        if share < car.down[wish + 1] and wish > 1:
+            wish -= 1
+    if car.want_reverse:
+        wish = -1
+    if car.want_manual:
+        wish = min(car.want_gear, car.gears)
+    if arrived and wish != car.gear:
+        car.target_gear, car.gear, car.shifting_s = wish, 0, car.switch_s
+    else:
+        car.shifting_s = max(car.shifting_s, 0.0)
+
+
+@OFTEN
+def damping(slip_mps, speed_mps, load_stiff, stiff_per_grip):  # type: ignore[no-untyped-def]
     """A tyre's sideways newtons for each m/s that it slips: linear for a little slip, never more than its grip."""
-    speed = np.maximum(np.abs(speed_mps), SLOW_MPS)
+    speed = max(abs(speed_mps), SLOW_MPS)
     share = stiff_per_grip * slip_mps / speed
-    damped: Array = load_stiff / (speed * np.sqrt(1 + share * share))
-    return damped
+    return load_stiff / (speed * math.sqrt(1 + share * share))
+
+
+@OFTEN
+def advance(cars, dt_s, substeps):  # type: ignore[no-untyped-def]
+    """Every car by dt_s: its pedals follow the wishes, its gears change, and then it moves, in so many pieces."""
+    for i in range(len(cars)):
+        car = cars[i]
+        down, up, turn = PEDAL_DOWN_PER_S * dt_s, PEDAL_UP_PER_S * dt_s, STEER_PER_S * dt_s
+        car.throttle = towards(car.throttle, car.want_throttle, down, up)
+        car.brake = towards(car.brake, car.want_brake, down, up)
+        car.hand = towards(car.hand, car.want_hand, down, up)
+        car.steer = towards(car.steer, car.want_steer, turn, turn)
+        change_gears(car, dt_s)
+
+        # what drives forward, and what holds back whichever way it rolls
+        weight = car.mass * GRAVITY_MPS2
+        limit = car.grip * weight
+        gearing = car.ratio[car.gear + 1] * car.final / car.radius
+        push = looked_up(car.torque, car.rpm / car.max_rpm) * car.throttle * gearing
+        if car.rpm >= car.max_rpm and gearing * car.v > 0:
+            push = 0.0
+        push = min(max(push, -limit), limit)
+        hold = min(car.brake * car.brake_force + car.hand * car.hand_force, limit) + ROLLING * weight
+        if abs(car.v) > SLOW_MPS:
+            hold += (1 - car.throttle) * car.engine_damping * car.rpm / RPM_PER_RADPS * abs(gearing)
+
+        steer = steered(car)
+        cos, sin = math.cos(steer), math.sin(steer)
+        used = min((abs(push) + hold) / limit, 0.9)
+        stiff_per_grip = car.stiff / max(car.grip * math.sqrt(1 - used * used), 1e-6)
+        lf, lr = car.lf, car.lr
+        share = lr / (lf + lr)
+        load_f, load_r = weight * share * car.stiff, weight * (1 - share) * car.stiff
+        step_s = dt_s / substeps
+        for _ in range(substeps):
+            v, u, w = car.v, car.u, car.w
+            ground = car.ground_z + car.slope_x * (car.x - car.ground_x) + car.slope_y * (car.y - car.ground_y)
+            standing = 1.0 if car.z <= ground + LANDED_M and car.vz <= 3.0 else 0.0
+            front_side = u + lf * w
+            damp_f = standing * damping(front_side * cos - v * sin, v * cos + front_side * sin, load_f, stiff_per_grip)
+            damp_r = standing * damping(u - lr * w, v, load_r, stiff_per_grip)
+
+            front, heavy, turned = damp_f * cos * cos, car.mass / step_s, car.inertia / step_s
+            a21 = lf * front - lr * damp_r
+            a11, a12, a22 = heavy + front + damp_r, a21 + car.mass * v, turned + lf * lf * front + lr * lr * damp_r
+            turning = damp_f * cos * sin * v
+            b1, b2 = heavy * u + turning, turned * w + lf * turning + car.torque_z
+            heading_cos, heading_sin = math.cos(car.yaw), math.sin(car.yaw)
+            x = car.fx - weight * standing * car.slope_x  # the slope's newtons, and a client's
+            y = car.fy - weight * standing * car.slope_y
+            ahead = push * standing + x * heading_cos + y * heading_sin
+            b1 += y * heading_cos - x * heading_sin
+            bottom = a11 * a22 - a12 * a21
+            new_u, new_w = (b1 * a22 - a12 * b2) / bottom, (a11 * b2 - a21 * b1) / bottom
+
+            scrub = damp_f * ((new_u + lf * new_w) * cos - v * sin) * sin
+            rolled = v + step_s * ((ahead + scrub) / car.mass + new_w * new_u)
+            held = step_s * (hold * standing + car.drag * v * v) / car.mass
+            slowed = max(abs(rolled) - held, 0.0)
+            car.v, car.u, car.w = (slowed if rolled > 0 else -slowed), new_u, new_w
+            if car.constant:
+                car.v, car.u = car.held_v, car.held_u
+            elif not car.physics:
+                car.v, car.u = 0.0, 0.0
+            if not car.physics:
+                car.w = 0.0
+
+            half = car.yaw + car.w * step_s / 2
+            heading_cos, heading_sin, side = math.cos(half), math.sin(half), car.u - car.w * car.com
+            step_x = (car.v * heading_cos - side * heading_sin) * step_s
+            step_y = (car.v * heading_sin + side * heading_cos) * step_s
+            car.yaw += car.w * step_s
+            if car.physics:
+                car.x += step_x
+                car.y += step_y
+                new_ground = ground + car.slope_x * step_x + car.slope_y * step_y
+                pull = GRAVITY_MPS2 if car.gravity else 0.0
+                falling = car.vz + (car.fz / car.mass - pull) * step_s
+                fallen = car.z + falling * step_s
+                if standing > 0 or fallen <= new_ground:
+                    car.vz = (new_ground - ground) / step_s if standing > 0 else 0.0
+                    car.z = new_ground
+                else:
+                    car.vz, car.z = falling, fallen
+            else:
+                car.vz = 0.0
+        car.yaw = math.atan2(math.sin(car.yaw), math.cos(car.yaw))
+        car.fx, car.fy, car.fz, car.torque_z = 0.0, 0.0, 0.0, 0.0
+
+
+@OFTEN
+def lie_down(cars):  # type: ignore[no-untyped-def]
+    """Lays the bodies that stand on the ground along it."""
+    for i in range(len(cars)):
+        car = cars[i]
+        ground = car.ground_z + car.slope_x * (car.x - car.ground_x) + car.slope_y * (car.y - car.ground_y)
+        if car.physics and car.z <= ground + LANDED_M:
+            car.z = ground
+            cos, sin = math.cos(car.yaw), math.sin(car.yaw)
+            car.pitch = math.atan(car.slope_x * cos + car.slope_y * sin)
+            car.roll = -math.atan(-car.slope_x * sin + car.slope_y * cos)
 
 
 def gear_row(values: list[float], reverse: float) -> Array:

@@ -116,6 +116,7 @@ class World:
         self.next_stream = STATE_STREAM + 1
         self.registry = Registry()
         self.generated: Map | None = None
+        self.seen: tuple[list[Actor], list[Actor], tuple[Body, ...]] | None = None
         self.last_tick_s = clock()
         self.before_moving: list[Callable[[float], None]] = []  # whoever drives by itself
         self.after_loading: list[Callable[[], None]] = []
@@ -354,6 +355,7 @@ class World:
 
     def sense(self, dt_s: float, met: list[tuple[Actor, Actor, Vector3D]]) -> None:
         scene: Scene | None = None
+        self.state.refresh(self.registry, self.fleet)
         for actor in list(self.registry.live.values()):
             if not actor.stream:
                 continue
@@ -369,7 +371,7 @@ class World:
                 self.send(actor, actor.sensor.payload(actor.transform, self.spin(actor.parent), self.imu_gravity_mps2))
             elif isinstance(actor.sensor, Gnss):
                 self.send(actor, actor.sensor.payload(actor.transform))
-            elif needs_renderer(actor.blueprint) and not self.settings.no_rendering_mode:
+            elif actor.drawn and not self.settings.no_rendering_mode:
                 assert self.renderer is not None
                 scene = scene or self.scene(dt_s)
                 parent = actor.parent.id if actor.parent else 0
@@ -417,24 +419,28 @@ class World:
         self.outlet.publish(STATE_STREAM, header + body, keep=True, later=later)
 
     def scene(self, dt_s: float) -> Scene:
-        velocity = {
-            actor: Vector3D(*map(float, v)) for actor, v in zip(self.fleet.ids, self.fleet.velocity(), strict=True)
-        }
-        seen = [
-            Body(
-                actor.id,
-                actor.blueprint,
-                actor.settings,
-                self.where(actor),
-                actor.box,
-                velocity.get(actor.id, actor.velocity),
-                actor.light_flags,
-            )
-            for actor in self.registry.live.values()
-            if actor.box.extent.x and actor.kind is not Kind.LIGHT
-        ]
+        """Vehicles first, in the fleet's order."""
+        fleet, f = self.fleet, self.fleet.f
+        if self.seen is None or self.seen[0] is not self.state.actors:
+            live = self.registry.live
+            rest = [a for a in live.values() if a.box.extent.x and a.kind not in (Kind.LIGHT, Kind.VEHICLE)]
+            everyone = [live[actor] for actor in fleet.ids] + rest
+            self.seen = (self.state.actors, everyone, tuple(Body(a.id, a.blueprint, a.settings, a.box) for a in everyone))
+        _, everyone, bodies = self.seen
+        rest = everyone[len(fleet) :]
+        places = np.stack([f["x"], f["y"], f["z"]], axis=1)
+        turns = np.stack([f["pitch"], f["yaw"], f["roll"]], axis=1)
+        velocities = fleet.velocity()
+        if rest:
+            at = [(a.transform.location, a.transform.rotation, a.velocity) for a in rest]
+            places = np.concatenate([places, [(p.x, p.y, p.z) for p, _, _ in at]])
+            turns = np.concatenate([turns, np.radians([(r.pitch, r.yaw, r.roll) for _, r, _ in at])])
+            velocities = np.concatenate([velocities, [(v.x, v.y, v.z) for _, _, v in at]])
+        flags = np.array([actor.light_flags for actor in everyone], np.int64)
         lights = tuple(self.lights.by_actor.values())
-        return Scene(self.frame, self.elapsed_s, dt_s, self.map, self.weather, seen, lights)
+        return Scene(
+            self.frame, self.elapsed_s, dt_s, self.map, self.weather, bodies, places, turns, velocities, flags, lights
+        )
 
 
 def attached(parent: Transform, relative: Transform, attachment: Attachment) -> Transform:

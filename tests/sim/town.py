@@ -100,5 +100,6 @@ class Blank:
 if __name__ == "__main__":
     port = int(sys.argv[sys.argv.index("--port") + 1]) if "--port" in sys.argv else 0
     with Server(Lines(), Config(port=port), renderer=Blank() if "--renderer" in sys.argv else None) as server:
+        server.begin()
         print(server.port, server.stream_port, flush=True)
         server.serve()

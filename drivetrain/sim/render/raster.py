@@ -160,14 +160,34 @@ def shadows(corners, bounds, starts, axes, origin, metres, high, ids):  # type: 
 
 
 @OFTEN
-def set_down(corners, normals, which, turns, places, out_corners, out_normals):  # type: ignore[no-untyped-def]
-    """Bodies in the world: triangle i is one of body which[i], turned by turns[body] [3, 3] and set down at places[body]."""
+def set_down(  # type: ignore[no-untyped-def]
+    corners, normals, which, turns, places, part, looks, lamp, out_corners, out_normals, out_color, out_pattern
+):
+    """Bodies in the world: triangle i is one of body b = which[i], turned by turns[b] (pitch, yaw, roll in radians) and set
+    down at places[b]. Parts whose colour changes get it from looks[b, part] (red, green, blue, whether it shines); a
+    lamp that does not shine is a plain surface."""
+    turn = np.empty((3, 3))
+    before = -1
     for i in range(len(which)):
         body = which[i]
+        if body != before:
+            before = body
+            cp, sp = np.cos(turns[body, 0]), np.sin(turns[body, 0])
+            cy, sy = np.cos(turns[body, 1]), np.sin(turns[body, 1])
+            cr, sr = np.cos(turns[body, 2]), np.sin(turns[body, 2])
+            turn[0, 0], turn[0, 1], turn[0, 2] = cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr
+            turn[1, 0], turn[1, 1], turn[1, 2] = cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr
+            turn[2, 0], turn[2, 1], turn[2, 2] = sp, -cp * sr, cp * cr
         for row in range(3):
-            t0, t1, t2 = turns[body, row, 0], turns[body, row, 1], turns[body, row, 2]
+            t0, t1, t2 = turn[row, 0], turn[row, 1], turn[row, 2]
             out_normals[i, row] = t0 * normals[i, 0] + t1 * normals[i, 1] + t2 * normals[i, 2]
             for k in range(3):
                 out_corners[i, k, row] = (
                     t0 * corners[i, k, 0] + t1 * corners[i, k, 1] + t2 * corners[i, k, 2] + places[body, row]
                 )
+        p = part[i]
+        if p > 0:
+            for k in range(3):
+                out_color[i, k] = looks[body, p, k]
+            if out_pattern[i] == lamp and looks[body, p, 3] == 0:
+                out_pattern[i] = 0

@@ -33,6 +33,12 @@ class Render:
         self.felt: Felt | None = None
         self.squares: tuple[Map, Squares] | None = None
 
+    def forget(self) -> None:
+        """All that sensors remember, and the last tick."""
+        self.memory.clear()
+        self.looks.clear()
+        self.scene = None
+
     def check(self, blueprint: str, settings: Mapping[str, str]) -> None:
         if blueprint.startswith("sensor.camera."):
             lens = Lens.of(settings)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivetrain.sim.geometry import matrix, to_array
+from drivetrain.sim.geometry import to_array
+from drivetrain.sim.lights import Light as TrafficLight
 from drivetrain.sim.maps import Map
-from drivetrain.sim.protocol.structs import Weather
+from drivetrain.sim.protocol.structs import Rotation, Weather
 from drivetrain.sim.render import raster, shapes
-from drivetrain.sim.render.mesh import Bytes, Floats, Mesh, Pattern, joined
+from drivetrain.sim.render.mesh import PARTS, Bytes, Floats, Mesh, Pattern, joined
 from drivetrain.sim.render.place import Place, place_of
 from drivetrain.sim.render.weather import Light, light_of
-from drivetrain.sim.sensors import Scene
+from drivetrain.sim.sensors import Body, Scene
 from drivetrain.sim.squares import Doubles
 
 MOST_SHADOW = 2048  # pixels of the map of shadows, along a side
@@ -77,6 +79,12 @@ class World:
         self.place: Place = place_of(of.roads, of.scenery, of.lights())
         self.weather: Weather | None = None
         self.lamp_map, self.lamp_origin = lamp_map(self.place)
+        self.cast: tuple[Sequence[Body], Cast] | None = None
+
+    def cast_of(self, scene: Scene) -> Cast:
+        if self.cast is None or self.cast[0] is not scene.bodies:
+            self.cast = (scene.bodies, Cast(scene.bodies, scene.lights))
+        return self.cast[1]
 
     def enlighten(self, weather: Weather) -> None:
         if weather == self.weather:
@@ -125,7 +133,7 @@ class Stage:
         self.elapsed_s, self.dt_s = scene.elapsed_s, scene.dt_s
         world.enlighten(scene.weather)
         self.light = world.light
-        self.live = live_of(scene)
+        self.live = live_of(world.cast_of(scene), scene)
         self.first_live = len(world.place.seen.mesh)
         self.shaded_at: tuple[float, ...] | None = None
         self.beams = beams_of(scene)
@@ -152,89 +160,58 @@ class Stage:
 
 def beams_of(scene: Scene) -> Doubles:
     """[N, 5] where lit headlamps are, and their way."""
-    found = []
-    for body in scene.bodies:
-        if body.light_flags & (LOW_BEAM | HIGH_BEAM):
-            yaw = math.radians(body.transform.rotation.yaw)
-            at, ahead = body.transform.location, body.box.extent.x
-            way = (math.cos(yaw), math.sin(yaw))
-            found.append((at.x + ahead * way[0], at.y + ahead * way[1], at.z + 0.6, *way))
-    return np.array(found, np.float64).reshape(-1, 5)
+    lit = np.flatnonzero(scene.light_flags & (LOW_BEAM | HIGH_BEAM))
+    yaw = scene.turns_rad[lit, 1]
+    way = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
+    ahead = np.array([scene.bodies[i].box.extent.x for i in lit])
+    place = scene.places_m[lit] + np.column_stack([way * ahead[:, None], np.full(len(lit), 0.6)])
+    return np.column_stack([place, way])
 
 
-@dataclass(frozen=True)
 class Cast:
-    """Meshes of a set of bodies, one after another; the same from tick to tick while nobody comes or goes."""
+    """The meshes of everyone there is, one after another: made when somebody comes or goes."""
 
-    mesh: Mesh
-    normals: Floats
-    which: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    radius: Floats  # [bodies]
-    sizes: Floats
-
-
-KEPT: dict[tuple[object, ...], Cast] = {}
-
-
-def cast_of(keys: tuple[tuple[object, ...], ...], meshes: list[Mesh]) -> Cast:
-    found = KEPT.get(keys)
-    if found is None:
-        whole = joined(meshes) if meshes else shapes.lamps().take(np.zeros(0, np.intp))
+    def __init__(self, bodies: Sequence[Body], lights: Sequence[TrafficLight]):
+        meshes = [shapes.shape(body.blueprint, *shapes.half_and_middle(body.box)) for body in bodies]
+        meshes += [shapes.lamps()] * len(lights)
+        self.mesh: Mesh = joined([shapes.lamps().take(np.zeros(0, np.intp)), *meshes])
         counts = [len(mesh) for mesh in meshes]
-        radius = [float(np.linalg.norm(mesh.corners, axis=2).max()) for mesh in meshes]
-        found = Cast(
-            whole,
-            whole.normal,
-            np.repeat(np.arange(len(meshes)), counts).astype(np.int32),
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            np.array(radius, np.float32),
-            np.array([float(mesh.size.max()) for mesh in meshes], np.float32),
-        )
-        if len(KEPT) > 16:
-            KEPT.clear()
-        KEPT[keys] = found
-    return found
+        self.normals = self.mesh.normal
+        self.which = np.repeat(np.arange(len(meshes)), counts).astype(np.int32)
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.radius = np.array([float(np.linalg.norm(m.corners, axis=2).max()) for m in meshes]).reshape(-1, 1)
+        self.sizes = np.array([float(mesh.size.max()) for mesh in meshes], np.float32)
+        self.ids = np.array([body.id for body in bodies] + [light.actor for light in lights], np.int32)
+        self.actor = self.ids[self.which]
+        posts = [light.place.transform for light in lights]
+        self.light_places = np.array([to_array(post.location) for post in posts]).reshape(-1, 3)
+        self.light_turns = np.array([rotation_rad(post.rotation) for post in posts]).reshape(-1, 3)
+        self.part = self.mesh.part
+        self.colour_of = [body.settings.get("color", shapes.GREY) for body in bodies]
 
 
-def live_of(scene: Scene) -> Live:
-    bodies = scene.bodies
-    keys: list[tuple[object, ...]] = []
-    meshes: list[Mesh] = []
-    n = len(bodies) + len(scene.lights)
-    turns, places = np.empty((n, 3, 3)), np.empty((n, 3))
-    velocity = np.zeros((n, 3), np.float32)
-    colours, shines = np.empty((n, 7, 3), np.uint8), np.empty((n, 7), np.uint8)
-    ids = np.empty(n, np.int32)
-    for i, body in enumerate(bodies):
-        half, middle = shapes.half_and_middle(body.box)
-        keys.append((body.blueprint, half, middle))
-        meshes.append(shapes.shape(body.blueprint, half, middle))
-        turns[i], places[i] = matrix(body.transform.rotation), to_array(body.transform.location)
-        velocity[i] = to_array(body.velocity)
-        colours[i], shines[i] = shapes.colours(body.settings, body.light_flags, scene.elapsed_s)
-        ids[i] = body.id
-    for i, light in enumerate(scene.lights, start=len(bodies)):
-        keys.append(("light",))
-        meshes.append(shapes.lamps())
-        at = light.place.transform
-        turns[i], places[i] = matrix(at.rotation), to_array(at.location)
-        colours[i], shines[i] = shapes.lamp_colours(light.colour)
-        ids[i] = light.actor
-    cast = cast_of(tuple(keys), meshes)
+def rotation_rad(rotation: Rotation) -> tuple[float, float, float]:
+    return math.radians(rotation.pitch), math.radians(rotation.yaw), math.radians(rotation.roll)
+
+
+def live_of(cast: Cast, scene: Scene) -> Live:
+    places = np.concatenate([scene.places_m, cast.light_places])
+    turns = np.concatenate([scene.turns_rad, cast.light_turns])
     corners, normals = np.empty_like(cast.mesh.corners), np.empty_like(cast.normals)
-    raster.set_down(cast.mesh.corners, cast.normals, cast.which, turns, places, corners, normals)
-    part = cast.mesh.part
-    changing = part != 0
+    blinking = scene.elapsed_s % 1.0 < 0.5
+    looks = [shapes.colours(c, int(f), blinking) for c, f in zip(cast.colour_of, scene.light_flags, strict=True)]
+    looks += [shapes.lamp_colours(light.colour) for light in scene.lights]
     color, pattern = cast.mesh.color.copy(), cast.mesh.pattern.copy()
-    color[changing] = colours[cast.which[changing], part[changing]]
-    lamps = pattern == Pattern.LAMP
-    pattern[lamps & (shines[cast.which, part] == 0)] = Pattern.PLAIN
-    r = cast.radius[:, None]
-    bounds = np.concatenate([places - r, places + r], axis=1).astype(np.float32)
+    table = np.array(looks, np.uint8).reshape(-1, PARTS, 4)
+    raster.set_down(
+        cast.mesh.corners, cast.normals, cast.which, turns, places, cast.part, table, int(Pattern.LAMP), corners, normals,
+        color, pattern,
+    )  # fmt: skip
+    bounds = np.concatenate([places - cast.radius, places + cast.radius], axis=1).astype(np.float32)
+    velocity = np.concatenate([scene.velocities_mps, np.zeros_like(cast.light_places)]).astype(np.float32)
     return Live(
-        corners, normals, color, pattern, cast.mesh.tag, cast.mesh.solid, cast.mesh.size, ids[cast.which], cast.starts,
-        bounds, cast.sizes, velocity, cast.which, ids,
+        corners, normals, color, pattern, cast.mesh.tag, cast.mesh.solid, cast.mesh.size, cast.actor, cast.starts, bounds,
+        cast.sizes, velocity, cast.which, cast.ids,
     )  # fmt: skip
 
 

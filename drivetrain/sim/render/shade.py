@@ -40,6 +40,18 @@ def noise(table, x, y):  # type: ignore[no-untyped-def]
 
 
 @OFTEN
+def smooth(table, x, y):  # type: ignore[no-untyped-def]
+    """The same between the table's values, for what is seen large."""
+    fx, fy = np.floor(x), np.floor(y)
+    i, j = int(fy) & (GRAIN - 1), int(fx) & (GRAIN - 1)
+    k, m = (i + 1) & (GRAIN - 1), (j + 1) & (GRAIN - 1)
+    u, v = x - fx, y - fy
+    top = table[i, j] + (table[i, m] - table[i, j]) * u
+    low = table[k, j] + (table[k, m] - table[k, j]) * u
+    return top + (low - top) * v
+
+
+@OFTEN
 def lit(high, axes, origin, metres, x, y, z):  # type: ignore[no-untyped-def]
     """1 where the sun reaches a point, 0 where something stands before it."""
     column = int(np.floor((x * axes[0, 0] + y * axes[0, 1] + z * axes[0, 2] - origin[0]) / metres))
@@ -66,7 +78,7 @@ def sky(light, table, x, y, z, drift):  # type: ignore[no-untyped-def]
         r, g, b = r + shine * (light.sun[0] + 0.2 * disc), g + shine * light.sun[1], b + shine * light.sun[2]
     if z > 0.03 and light.clouds > 0.05:
         scale = 14.0 / (z + 0.08)
-        thick = noise(table, x * scale + drift, y * scale) * 0.5 + 2.2 * light.clouds - 1.2
+        thick = smooth(table, x * scale + drift, y * scale) * 0.5 + 2.2 * light.clouds - 1.2
         if thick > 0:
             cover = min(1.0, thick) * min(1.0, (z - 0.03) * 8) * 0.7
             bright = 0.12 + 0.9 * (1 - light.night) * (1 - 0.35 * light.clouds)
@@ -236,8 +248,8 @@ def shade(  # type: ignore[no-untyped-def]
                 elif pattern == GLASS:
                     mirror = 0.35 + 0.45 * (1 - facing) ** 2
                 elif nz > 0.7 and light.wet > 0.02 and (pattern == ASPHALT or pattern == PAINT or pattern == PAVING):
-                    pool = noise(table, x * 0.7 + 11, y * 0.7 + 3)
-                    flat = 0.12 + (0.5 if pool > 1.4 - 2.4 * light.puddles else 0.0)
+                    pool = smooth(table, x * 0.7 + 11, y * 0.7 + 3)
+                    flat = 0.12 + 0.5 * min(1.0, max(0.0, 3 * (pool - 1.4 + 2.4 * light.puddles)))
                     mirror = light.wet * (flat + 0.5 * (1 - facing) ** 3)
                 if mirror > 0:
                     k = 2 * (dx * nx + dy * ny + dz * nz)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from drivetrain.sim.render.mesh import (
 
 RUBBER: Color = (28, 28, 30)
 GLASS: Color = (38, 48, 58)
+GREY = "150,150,155"  # of what has no colour of its own
 TRIM: Color = (40, 40, 44)
 SKIN: Color = (214, 168, 138)
 CLOTHES: tuple[Color, ...] = ((60, 70, 120), (130, 50, 50), (70, 100, 70), (190, 170, 120), (50, 50, 55), (150, 90, 130))
@@ -153,23 +153,23 @@ def person(blueprint: str, half: tuple[float, float, float]) -> Mesh:
     )
 
 
-def colours(settings: Mapping[str, str], flags: int, elapsed_s: float) -> tuple[Bytes, Bytes]:
-    """[PARTS, 3] the colours of the parts, and [PARTS] which of them shine."""
-    found, shines = np.zeros((PARTS, 3), np.uint8), np.zeros(PARTS, np.uint8)
-    found[Part.BODY] = [int(value) for value in settings.get("color", "150,150,155").split(",")]
-    found[Part.HEAD], found[Part.TAIL], found[Part.BACK] = (205, 208, 212), (110, 20, 20), (120, 120, 120)
-    found[Part.LEFT] = found[Part.RIGHT] = (150, 84, 20)
+@functools.lru_cache(maxsize=4096)
+def colours(color: str, flags: int, blinking: bool) -> Bytes:
+    """[PARTS, 4] red, green and blue of a vehicle's parts, and whether they shine."""
+    found = np.zeros((PARTS, 4), np.uint8)
+    found[Part.BODY, :3] = [int(value) for value in color.split(",")]
+    found[Part.HEAD, :3], found[Part.TAIL, :3], found[Part.BACK, :3] = (205, 208, 212), (110, 20, 20), (120, 120, 120)
+    found[[Part.LEFT, Part.RIGHT], :3] = (150, 84, 20)
     if flags & (POSITION | LOW_BEAM | HIGH_BEAM):
-        found[Part.HEAD], shines[Part.HEAD] = (255, 250, 225), 1
-        found[Part.TAIL], shines[Part.TAIL] = (170, 24, 24), 1
+        found[Part.HEAD], found[Part.TAIL] = (255, 250, 225, 1), (170, 24, 24, 1)
     if flags & BRAKE:
-        found[Part.TAIL], shines[Part.TAIL] = (255, 36, 30), 1
+        found[Part.TAIL] = (255, 36, 30, 1)
     if flags & REVERSE:
-        found[Part.BACK], shines[Part.BACK] = (250, 250, 250), 1
+        found[Part.BACK] = (250, 250, 250, 1)
     for part, bit in ((Part.LEFT, LEFT_BLINKER), (Part.RIGHT, RIGHT_BLINKER)):
-        if flags & bit and elapsed_s % 1.0 < 0.5:
-            found[part], shines[part] = (255, 160, 30), 1
-    return found, shines
+        if flags & bit and blinking:
+            found[part] = (255, 160, 30, 1)
+    return found
 
 
 def light_post(light: LightPlace) -> Mesh:
@@ -202,13 +202,14 @@ LIT: dict[LightColour, tuple[int, Color]] = {
 }
 
 
-def lamp_colours(colour: LightColour) -> tuple[Bytes, Bytes]:
-    found, shines = np.full((PARTS, 3), 34, np.uint8), np.zeros(PARTS, np.uint8)
-    found[Part.RED], found[Part.YELLOW], found[Part.GREEN] = (52, 16, 14), (48, 40, 12), (12, 44, 24)
+@functools.lru_cache(maxsize=8)
+def lamp_colours(colour: LightColour) -> Bytes:
+    found = np.zeros((PARTS, 4), np.uint8)
+    found[Part.RED, :3], found[Part.YELLOW, :3], found[Part.GREEN, :3] = (52, 16, 14), (48, 40, 12), (12, 44, 24)
     if colour in LIT:
         part, bright = LIT[colour]
-        found[part], shines[part] = bright, 1
-    return found, shines
+        found[part] = (*bright, 1)
+    return found
 
 
 DIGITS = {

@@ -52,13 +52,13 @@ def light_of(weather: Weather) -> Light:
     zenith = mix((0.012, 0.018, 0.045), mix((0.22, 0.30, 0.52), (0.25, 0.46, 0.80), high_day), day)
     horizon = mix((0.03, 0.04, 0.075), mix((0.66, 0.58, 0.56), (0.70, 0.80, 0.92), high_day), day)
     horizon = mix(horizon, (0.98, 0.55, 0.30), 0.75 * low_sun * (1 - 0.7 * cloudy))
-    grey = 0.06 + 0.62 * day
+    grey = 0.07 + 0.61 * day
     zenith = mix(zenith, (grey * 0.9, grey * 0.93, grey), 0.85 * cloudy)
     horizon = mix(horizon, (grey, grey, grey * 1.02), 0.85 * cloudy)
     strength = between(height, -1.0, 14.0) * (1 - 0.85 * cloudy)
     sun = scaled(mix((1.0, 0.55, 0.28), (1.0, 0.95, 0.86), between(height, 2.0, 30.0)), 0.72 * strength)
     sky = mix(scaled(mix(zenith, horizon, 0.5), 0.80), (0.62, 0.64, 0.68), 0.35 * day)
-    sky = tuple(max(value, 0.05) for value in sky)  # type: ignore[assignment]
+    sky = tuple(max(value, 0.09) for value in sky)  # type: ignore[assignment]
     density = min(1.0, max(0.0, weather.fog_density / 100))
     fog = mix(horizon, (grey * 1.05, grey * 1.05, grey * 1.06), 0.6)
     rain = min(1.0, max(0.0, weather.precipitation / 100))
