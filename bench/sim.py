@@ -64,7 +64,15 @@ def mount(world: Any, sensors: Sensors) -> list[tuple[Any, queue.Queue[Any]]]:
     import carla
 
     library, heard = world.get_blueprint_library(), []
-    car = next(filter(None, (world.try_spawn_actor(library.find("vehicle.lincoln.mkz_2020"), p) for p in world.get_map().get_spawn_points())))
+    car = next(
+        filter(
+            None,
+            (
+                world.try_spawn_actor(library.find("vehicle.lincoln.mkz_2020"), p)
+                for p in world.get_map().get_spawn_points()
+            ),
+        )
+    )
     for name, settings in sensors:
         blueprint = library.find(name)
         for key, value in settings.items():
@@ -95,7 +103,11 @@ def rate(town: str, sensors: Sensors, ticks: int) -> dict[str, Any]:
             tick(world, heard)
         wall_s = time.perf_counter() - start
         moving = sum(actor.get_velocity().length() > 0.5 for actor in world.get_actors().filter("vehicle.*"))
-        found = {"ticks_per_s": ticks / wall_s, "server_cpu_ms": (cpu_s(server.pid) - spent_s) / ticks * 1000, "moving": moving}
+        found = {
+            "ticks_per_s": ticks / wall_s,
+            "server_cpu_ms": (cpu_s(server.pid) - spent_s) / ticks * 1000,
+            "moving": moving,
+        }
         for sensor, _ in heard:
             sensor.stop()
         return found
@@ -139,7 +151,11 @@ def over_time(ticks: int) -> dict[str, Any]:
                 tick(world, heard)
             found.append(memory_mb(server.pid))
             print(f"{found[-1]:.1f} MB", flush=True)
-        return {"ticks": ticks, "megabytes": [round(value, 1) for value in found], "grew_mb": round(found[-1] - found[0], 1)}
+        return {
+            "ticks": ticks,
+            "megabytes": [round(value, 1) for value in found],
+            "grew_mb": round(found[-1] - found[0], 1),
+        }
     finally:
         server.kill()
         server.wait()

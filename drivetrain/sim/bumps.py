@@ -11,6 +11,7 @@ from drivetrain.sim import collisions
 from drivetrain.sim.actors import Actor, Kind, Registry
 from drivetrain.sim.geometry import joined
 from drivetrain.sim.protocol.structs import BoundingBox, Transform, Vector3D
+from drivetrain.sim.rooted import Rooted
 from drivetrain.sim.vehicle import Fleet
 
 WALKER_KG = 75.0
@@ -24,18 +25,23 @@ def where(actor: Actor, fleet: Fleet) -> Transform:
 
 
 def solid_boxes(
-    registry: Registry, fleet: Fleet, newcomer: tuple[BoundingBox, Transform] | None = None
-) -> tuple[collisions.Boxes, list[int]]:
-    """Everyone solid, movers first: vehicles, walkers, props. A newcomer comes before all."""
+    registry: Registry, fleet: Fleet, rooted: Rooted, newcomer: tuple[BoundingBox, Transform] | None = None
+) -> tuple[collisions.Boxes, list[Actor]]:
+    """Everyone solid, movers first: vehicles, walkers, props, and what stands rooted near any of them. A newcomer comes
+    before all, and is in no list."""
     f = fleet.f
     rest = [actor for actor in registry.live.values() if actor.solid and actor.kind is not Kind.VEHICLE]
     rest.sort(key=lambda actor: (actor.kind, actor.id))
     standing = np.array([upright(actor.box, actor.transform) for actor in rest]).reshape(-1, 7).T
     sizes = [f["half_length"], f["half_width"], f["half_height"]]
     moving = np.array([f["x"], f["y"], f["z"] + f["half_height"], f["yaw"], *sizes])
-    moving[4:, ~fleet.f["solid"]] = INSIDE_OUT_M
+    moving[4:, ~f["solid"]] = INSIDE_OUT_M
     first = np.zeros((7, 0)) if newcomer is None else np.array([upright(*newcomer)]).T
-    return collisions.Boxes(*np.hstack([first, moving, standing])), fleet.ids + [actor.id for actor in rest]
+    walkers = sum(actor.kind is Kind.WALKER for actor in rest)
+    movers = first if newcomer is not None else np.hstack([moving, standing[:, :walkers]])
+    close = rooted.around(movers[0], movers[1], np.hypot(movers[4], movers[5]))
+    everyone = [registry.live[actor] for actor in fleet.ids] + rest + [rooted.actors[i] for i in close]
+    return collisions.Boxes(*np.hstack([first, moving, standing, rooted.rows[close].T])), everyone
 
 
 def upright(box: BoundingBox, transform: Transform) -> tuple[float, ...]:
@@ -43,18 +49,18 @@ def upright(box: BoundingBox, transform: Transform) -> tuple[float, ...]:
     return (at.x, at.y, at.z, math.radians(transform.rotation.yaw), box.extent.x, box.extent.y, box.extent.z)
 
 
-def bump(registry: Registry, fleet: Fleet) -> list[tuple[Actor, Actor, Vector3D]]:
+def bump(registry: Registry, fleet: Fleet, rooted: Rooted) -> list[tuple[Actor, Actor, Vector3D]]:
     """Pushes apart all who overlap; says who met whom, with the impulse that the second gave the first."""
     movers = len(fleet) + sum(1 for actor in registry.of(Kind.WALKER) if actor.solid)
     if not movers:
         return []
-    boxes, ids = solid_boxes(registry, fleet)
+    boxes, everyone = solid_boxes(registry, fleet, rooted)
     found = []
     for i, j in collisions.near(boxes, movers):
         met = collisions.contact(boxes, i, j)
         if met is None:
             continue
-        ours, theirs = registry.live[ids[i]], registry.live[ids[j]]
+        ours, theirs = everyone[i], everyone[j]
         first, second = body(ours, fleet), body(theirs, fleet)
         impulse = collisions.bounce(first, second, met)
         push(ours, fleet, first, met.normal, -met.depth_m * share(first, second))

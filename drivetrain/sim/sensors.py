@@ -1,7 +1,7 @@
 """Sensors: those that need no picture (IMU, GNSS, collision), and what a renderer is asked for by the rest.
 
 Each gives the bytes after the sensor header, as CARLA 0.9.16 packs them. Lane invasion has nothing to send: the client
-computes it from the map. Obstacle detection is not here yet, and is refused when it is spawned.
+computes it from the map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drivetrain.sim.protocol.structs import BoundingBox, Transform, Vector3D, We
 Array = np.ndarray
 GRAVITY_MPS2 = 9.81
 SCALED_RADIUS_M = 6378137.0 * 0.9996
-RENDERED = ("sensor.camera.", "sensor.lidar.", "sensor.other.radar")
+RENDERED = ("sensor.camera.", "sensor.lidar.", "sensor.other.radar", "sensor.other.obstacle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,15 @@ class View:
     velocity: Vector3D
 
 
+@dataclass(frozen=True)
+class Met:
+    """What an obstacle detector finds."""
+
+    actor: int  # 0 where it is none
+    tag: int
+    distance_m: float
+
+
 class Renderer(Protocol):
     """Whoever makes pictures, clouds and radar echoes. Called once per tick for each sensor that is due and listened to."""
 
@@ -73,6 +82,9 @@ class Renderer(Protocol):
 
     def render(self, scene: Scene, view: View) -> bytes:
         """The message's payload: for cameras `binary.image(...)`."""
+
+    def obstacle(self, scene: Scene, view: View) -> Met | None:
+        """What an obstacle detector meets within its distance, if anything."""
 
 
 def needs_renderer(blueprint: str) -> bool:

@@ -1,4 +1,4 @@
-"""A world, served: what `drivetrain sim` does, and `python -m drivetrain.sim.serve` where the rest of the package is not wanted."""
+"""A world, served: what `drivetrain sim` does; `python -m drivetrain.sim.serve` needs nothing of the rest of the package."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ def warm(renderer: Render, world: World) -> None:
         "lower_fov": "-20", "horizontal_fov": "360",
     }  # fmt: skip
     for blueprint, settings in (
-        *((f"sensor.camera.{name}", size) for name in ("rgb", "depth", "semantic_segmentation", "optical_flow", "normals")),
+        *(
+            (f"sensor.camera.{name}", size)
+            for name in ("rgb", "depth", "semantic_segmentation", "optical_flow", "normals")
+        ),
         ("sensor.lidar.ray_cast_semantic", lidar),
     ):
         renderer.render(scene, View(0, 0, blueprint, settings, at, Vector3D()))

@@ -101,7 +101,10 @@ def drive(  # type: ignore[no-untyped-def]
         j = k
         while j < last and points[j, 2] < target:
             j += 1
-        tx, ty = points[j, 0] - px + 0.3 * wheelbase[me] * math.cos(yaw[me]), points[j, 1] - py + 0.3 * wheelbase[me] * math.sin(yaw[me])
+        tx, ty = (
+            points[j, 0] - px + 0.3 * wheelbase[me] * math.cos(yaw[me]),
+            points[j, 1] - py + 0.3 * wheelbase[me] * math.sin(yaw[me]),
+        )
         forward = tx * math.cos(yaw[me]) + ty * math.sin(yaw[me])
         aside = -tx * math.sin(yaw[me]) + ty * math.cos(yaw[me])
         bend = math.atan2(2 * wheelbase[me] * aside, forward * forward + aside * aside)
@@ -147,7 +150,11 @@ def drive(  # type: ignore[no-untyped-def]
                         room = at - here - front - seen[s, 4]
                         if room < gap:
                             gap, lead = room, with_me
-        wanted = GO_MPS2 * (1 - (speed / max(allowed, 0.1)) ** 4) if speed <= allowed else -SLOW_MPS2 * min(1.0, (speed - allowed))
+        wanted = (
+            GO_MPS2 * (1 - (speed / max(allowed, 0.1)) ** 4)
+            if speed <= allowed
+            else -SLOW_MPS2 * min(1.0, (speed - allowed))
+        )
         if gap < 1e8:
             close = GAP_M + max(0.0, speed * HEADWAY_S + speed * (speed - lead) / (2 * math.sqrt(GO_MPS2 * SLOW_MPS2)))
             wanted = min(wanted, GO_MPS2 * (1 - (speed / max(allowed, 0.1)) ** 4 - (close / max(gap, 0.3)) ** 2))
@@ -203,14 +210,19 @@ class Traffic:
                 continue
             name = self.random.choice(CARS)
             color = self.random.choice(MODELS[name].colours.split())
-            wish = (AttributeValue("color", AttributeType.COLOR, color), AttributeValue("role_name", AttributeType.STRING, "autopilot"))
+            wish = (
+                AttributeValue("color", AttributeType.COLOR, color),
+                AttributeValue("role_name", AttributeType.STRING, "autopilot"),
+            )
             try:
                 actor = self.world.spawn(ActorDescription(0, name, wish), at)
             except SimError:
                 continue  # somebody stands there
             made.append(Driver(actor, draw=random.Random(self.random.random()), limits=self.random.uniform(0.85, 1.0)))
         if len(made) < count:
-            self.world.tell(f"{self.world.map.name} has room for {len(made)} vehicles of traffic, {count} were asked for")
+            self.world.tell(
+                f"{self.world.map.name} has room for {len(made)} vehicles of traffic, {count} were asked for"
+            )
         self.drivers = made
         n = len(made)
         self.way, self.count, self.cursor = np.zeros((n, POINTS, 4)), np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -242,7 +254,11 @@ class Traffic:
         found = self.roads.nearest_lane(x, y, z_m=z)
         if abs(math.remainder(found.heading_rad - yaw, 2 * math.pi)) < math.pi / 2:
             return found.lane
-        beside = [lane for lane in self.roads.lanes if lane.is_drivable and lane.road == found.lane.road and lane.runs_with_s != found.lane.runs_with_s]
+        beside = [
+            lane
+            for lane in self.roads.lanes
+            if lane.is_drivable and lane.road == found.lane.road and lane.runs_with_s != found.lane.runs_with_s
+        ]
         return beside[0] if beside else found.lane
 
     def see_far(self, index: int, here_m: float) -> None:
@@ -337,7 +353,8 @@ class Traffic:
         f = fleet.f
         drive(
             self.way, self.count, self.cursor, stop_at, slots, f["x"], f["y"], f["yaw"], f["v"], f["half_length"],
-            f["half_width"], f["base"], f["max_steer"], fleet.f["steer_share"], self.foot, self.seen(slots), dt_s, out, self.state,
+            f["half_width"], f["base"], f["max_steer"], f["steer_share"], self.foot, self.seen(slots), dt_s, out,
+            self.state,
         )  # fmt: skip
         f["want_throttle"][slots], f["want_steer"][slots], f["want_brake"][slots] = out[:, 0], out[:, 1], out[:, 2]
         dark = self.world.weather.sun_altitude_angle < 5 or self.world.weather.fog_density > 40
@@ -374,7 +391,14 @@ class Traffic:
         number[slots] = slots
         vehicles = np.column_stack([f["x"], f["y"], velocity[:, :2], f["half_length"], number])
         others = [
-            (a.transform.location.x, a.transform.location.y, a.velocity.x, a.velocity.y, max(a.box.extent.x, a.box.extent.y), -1.0)
+            (
+                a.transform.location.x,
+                a.transform.location.y,
+                a.velocity.x,
+                a.velocity.y,
+                max(a.box.extent.x, a.box.extent.y),
+                -1.0,
+            )
             for a in self.world.registry.live.values()
             if a.solid and a.kind is not Kind.VEHICLE
         ]

@@ -80,7 +80,11 @@ class Fleet:
         self.f = np.append(self.f, np.zeros(1, CAR))
         slot = len(self.ids) - 1
         car = self.f[slot]
-        car["half_length"], car["half_width"], car["half_height"] = model.length_m / 2, model.width_m / 2, model.height_m / 2
+        car["half_length"], car["half_width"], car["half_height"] = (
+            model.length_m / 2,
+            model.width_m / 2,
+            model.height_m / 2,
+        )
         car["base"] = model.wheelbase_m
         for name in ("physics", "gravity", "solid"):
             car[name] = True

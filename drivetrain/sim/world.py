@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from drivetrain.sim import collisions
+from drivetrain.sim import collisions, rooted
 from drivetrain.sim.actors import NO_BOX, Actor, Kind, Registry
 from drivetrain.sim.blueprints import library, settings
 from drivetrain.sim.bumps import bump, solid_boxes, where
@@ -50,12 +50,14 @@ from drivetrain.sim.sensors import (
     Body,
     Gnss,
     Imu,
+    Met,
     Renderer,
     Scene,
     View,
     collision_payload,
     map_origin,
     needs_renderer,
+    packed,
 )
 from drivetrain.sim.snapshot import State
 from drivetrain.sim.vehicle import Fleet
@@ -142,7 +144,7 @@ class World:
         for actor in sorted(self.registry.live.values(), key=lambda one: -one.id):
             self.forget(actor)
         self.map, self.spawn_points = place, tuple(place.spawn_points())
-        self.origin = map_origin(place.xodr)
+        self.origin, self.rooted = map_origin(place.xodr), rooted.rooted_of(place.roads, place.scenery, place.lights())
         self.fleet, self.lights, self.state = Fleet(place.heights_m), Lights(), State()
         self.episode += 1
         self.elapsed_s = 0.0
@@ -207,8 +209,6 @@ class World:
             return Kind.OTHER, PROP_BOXES[name]
         if name == "controller.ai.walker":
             raise NotOffered(name, "there is no navigation mesh; use walker.apply_control")
-        if name == "sensor.other.obstacle":
-            raise NotOffered(name, "it needs what is beside the road, which is not here yet")
         if needs_renderer(name):
             if self.renderer is None:
                 raise NotOffered(name, "the server was started without a renderer")
@@ -222,7 +222,7 @@ class World:
             raise NotOffered(f"attaching {name} to an actor", "only sensors and props can be attached")
 
     def check_room(self, box: BoundingBox, transform: Transform) -> None:
-        boxes, _ = solid_boxes(self.registry, self.fleet, (box, transform))
+        boxes, _ = solid_boxes(self.registry, self.fleet, self.rooted, (box, transform))
         for i, j in collisions.near(boxes, 1):
             if collisions.contact(boxes, i, j):
                 raise SimError("Spawn failed because of collision at spawn position")
@@ -303,7 +303,7 @@ class World:
         self.steer_by_wishes(dt_s)
         self.fleet.step(dt_s, max(1, self.substeps(dt_s)))
         self.walk(dt_s)
-        met = bump(self.registry, self.fleet)
+        met = bump(self.registry, self.fleet, self.rooted)
         self.carry_along(dt_s)
         self.sense(dt_s, met)
         self.send_state(dt_s, 0)
@@ -376,7 +376,10 @@ class World:
                 scene = scene or self.scene(dt_s)
                 parent = actor.parent.id if actor.parent else 0
                 view = View(actor.id, parent, actor.blueprint, actor.settings, actor.transform, actor.velocity)
-                self.send(actor, self.renderer.render(scene, view))
+                if actor.blueprint == "sensor.other.obstacle":
+                    self.tell_obstacle(actor, self.renderer.obstacle(scene, view))
+                else:
+                    self.send(actor, self.renderer.render(scene, view))
 
     def due(self, actor: Actor) -> bool:
         """Whether `sensor_tick` has passed since the last message."""
@@ -396,6 +399,13 @@ class World:
         for ours, theirs, impulse in met:
             if ours is sensor.parent:
                 self.send(sensor, collision_payload(self.info(ours), self.info(theirs), impulse))
+
+    def tell_obstacle(self, sensor: Actor, met: Met | None) -> None:
+        if met is None:
+            return
+        other = self.registry.live.get(met.actor) or rooted.somebody(rooted.KINDS.get(met.tag, "static"))
+        own = sensor.parent or sensor
+        self.send(sensor, packed([self.info(own), self.info(other), met.distance_m]))
 
     def info(self, actor: Actor) -> list[object]:
         assert self.encode_actor is not None
@@ -425,7 +435,11 @@ class World:
             live = self.registry.live
             rest = [a for a in live.values() if a.box.extent.x and a.kind not in (Kind.LIGHT, Kind.VEHICLE)]
             everyone = [live[actor] for actor in fleet.ids] + rest
-            self.seen = (self.state.actors, everyone, tuple(Body(a.id, a.blueprint, a.settings, a.box) for a in everyone))
+            self.seen = (
+                self.state.actors,
+                everyone,
+                tuple(Body(a.id, a.blueprint, a.settings, a.box) for a in everyone),
+            )
         _, everyone, bodies = self.seen
         rest = everyone[len(fleet) :]
         places = np.stack([f["x"], f["y"], f["z"]], axis=1)

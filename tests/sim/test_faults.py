@@ -252,6 +252,7 @@ def test_only_this_machine_may_connect(server):
 
 def test_the_server_stops_when_told():
     server = Server(Lines(), Config(port=0))
+    server.begin()
     thread = threading.Thread(target=server.serve)
     thread.start()
     raw = Raw(server.port)

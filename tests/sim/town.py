@@ -17,6 +17,7 @@ from drivetrain.sim.errors import SimError
 from drivetrain.sim.lights import LightPlace
 from drivetrain.sim.protocol.binary import image
 from drivetrain.sim.protocol.structs import BoundingBox, GenerationParameters, Rotation, Transform, Vector3D
+from drivetrain.sim.road.map import load
 from drivetrain.sim.server import Config, Server
 
 LENGTH_M = 400
@@ -49,6 +50,7 @@ class Line:
 
     def __init__(self, name: str = "Line", xodr: str = XODR):
         self.name, self.xodr = name, xodr
+        self.roads, self.scenery = load(xodr), ()
 
     def spawn_points(self) -> list[Transform]:
         return [Transform(Vector3D(10.0 + 12 * i, y, 0.3), Rotation()) for i in range(20) for y in (1.75, 5.25)]

@@ -59,10 +59,30 @@ def look(stage: Stage, lens: Lens, transform: Transform) -> Look:
     near, ids = np.zeros((lens.height, lens.width), np.float32), np.empty((lens.height, lens.width), np.int32)
     seen, live = stage.world.place.seen, stage.live
     raster.draw(
-        seen.mesh.corners, seen.mesh.solid, seen.mesh.size, seen.starts, seen.bounds, seen.sizes, eye, lens.focal, near, ids, 0
+        seen.mesh.corners,
+        seen.mesh.solid,
+        seen.mesh.size,
+        seen.starts,
+        seen.bounds,
+        seen.sizes,
+        eye,
+        lens.focal,
+        near,
+        ids,
+        0,
     )
     raster.draw(
-        live.corners, live.solid, live.size, live.starts, live.bounds, live.sizes, eye, lens.focal, near, ids, stage.first_live
+        live.corners,
+        live.solid,
+        live.size,
+        live.starts,
+        live.bounds,
+        live.sizes,
+        eye,
+        lens.focal,
+        near,
+        ids,
+        stage.first_live,
     )
     return Look(lens, eye, near, ids)
 
@@ -196,7 +216,7 @@ class Camera:
         self.lens, self.kind = Lens.of(view.settings), view.blueprint.rpartition(".")[2]
         self.settings = view.settings
         self.was: tuple[Doubles, float] | None = None
-        self.level: Floats | None = None
+        self.level: Doubles | None = None
         draw: dict[str, Callable[[Stage, Look], bytes]] = {
             "rgb": self.rgb,
             "depth": self.depth,
@@ -208,8 +228,8 @@ class Camera:
         }
         self.draw = draw[self.kind]
 
-    def picture(self, values: NDArray[np.generic]) -> bytes:
-        return image(self.lens.width, self.lens.height, self.lens.fov_deg, memoryview(values.reshape(-1)).cast("B"))
+    def picture(self, values: Bytes) -> bytes:
+        return image(self.lens.width, self.lens.height, self.lens.fov_deg, values.tobytes())
 
     def empty(self) -> Bytes:
         return np.empty((self.lens.height, self.lens.width, 4), np.uint8)
@@ -230,22 +250,26 @@ class Camera:
 
     def normals(self, stage: Stage, seen: Look) -> bytes:
         out, place = self.empty(), stage.world.place.seen
-        normal_bytes(seen.near, seen.ids, place.normals, stage.live.normals, stage.first_live, seen.eye, seen.lens.focal, out)
+        normal_bytes(
+            seen.near, seen.ids, place.normals, stage.live.normals, stage.first_live, seen.eye, seen.lens.focal, out
+        )
         return self.picture(out)
 
     def flow(self, stage: Stage, seen: Look) -> bytes:
         eye, then_s = self.was or (seen.eye, stage.elapsed_s)
         out = np.empty((self.lens.height, self.lens.width, 2), np.float32)
         live, dt_s = stage.live, stage.elapsed_s - then_s
-        flow_of(seen.near, seen.ids, seen.eye, eye, seen.lens.focal, live.body, live.velocity, stage.first_live, dt_s, out)
+        flow_of(
+            seen.near, seen.ids, seen.eye, eye, seen.lens.focal, live.body, live.velocity, stage.first_live, dt_s, out
+        )
         self.was = (seen.eye, stage.elapsed_s)
         header = IMAGE_HEADER.pack(self.lens.width, self.lens.height, self.lens.fov_deg)
         return header + out.tobytes()
 
     def events(self, stage: Stage, seen: Look) -> bytes:
         value = {name: float(self.settings[name]) for name in ("positive_threshold", "negative_threshold", "log_eps")}
-        bgr = rgb(stage, seen)[:, :, :3].astype(np.float32) / 255
-        grey = bgr @ np.array([0.114, 0.587, 0.299], np.float32)
+        bgr = rgb(stage, seen)[:, :, :3].astype(np.float64) / 255
+        grey: Doubles = bgr @ np.array([0.114, 0.587, 0.299])
         if self.settings["use_log"].lower() in ("true", "1"):
             grey = np.log(value["log_eps"] + grey)
         now_ns = round(stage.elapsed_s * 1e9)

@@ -148,7 +148,9 @@ def mesh(
 QUADS = ((4, 5, 6, 7), (0, 4, 7, 3), (1, 2, 6, 5), (3, 7, 6, 2), (0, 1, 5, 4))  # top, left, right, front, back
 
 
-def hull(bottom: Sequence[tuple[float, float]], low_m: float, top: Sequence[tuple[float, float]], high_m: float) -> Floats:
+def hull(
+    bottom: Sequence[tuple[float, float]], low_m: float, top: Sequence[tuple[float, float]], high_m: float
+) -> Floats:
     """[10, 3, 3] the body between two four-sided outlines, (x, y) each and in the order back left, back right, front right,
     front left; without a bottom. In the order top, left, right, front, back, two triangles each."""
     points = np.array([(x, y, low_m) for x, y in bottom] + [(x, y, high_m) for x, y in top], np.float64)
@@ -181,7 +183,7 @@ def drum(radius_m: float, half_width_m: float, x: float, y: float, z: float, sid
     """A wheel: a drum that lies across."""
     angle = np.arange(sides) * 2 * np.pi / sides
     rim = np.stack([x + radius_m * np.cos(angle), np.zeros(sides), z + radius_m * np.sin(angle)], axis=1)
-    left, right = rim + (0, y - half_width_m, 0), rim + (0, y + half_width_m, 0)
+    left, right = (rim + np.array([0.0, side, 0.0]) for side in (y - half_width_m, y + half_width_m))
     found = []
     for i in range(sides):
         j = (i + 1) % sides

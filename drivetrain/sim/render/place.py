@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +97,9 @@ def chunks(whole: Mesh, chunk_m: float = CHUNK_M) -> Chunks:
     cuts = np.flatnonzero(np.any(np.diff(sorted_key, axis=0), axis=1)) + 1
     starts = np.concatenate([[0], cuts, [len(order)]]) if len(order) else np.zeros(1, np.int64)
     mesh_ = whole.take(order)
-    low = [mesh_.corners[a:b].min((0, 1)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-    high = [mesh_.corners[a:b].max((0, 1)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-    sizes = [mesh_.size[a:b].max() for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    low = [mesh_.corners[a:b].min((0, 1)) for a, b in pairwise(starts)]
+    high = [mesh_.corners[a:b].max((0, 1)) for a, b in pairwise(starts)]
+    sizes = [mesh_.size[a:b].max() for a, b in pairwise(starts)]
     bounds = np.column_stack([low, high]).astype(np.float32) if low else np.zeros((0, 6), np.float32)
     return Chunks(mesh_, mesh_.normal, starts.astype(np.int64), bounds, np.array(sizes, np.float32))
 
@@ -146,7 +147,9 @@ def standing(thing: Thing) -> Iterable[Mesh]:
         yield crown(thing, half).moved(*at, yaw)
     elif thing.kind == "lamp":
         pole = mesh(box(half), thing.color, Pattern.PLAIN, Tag.POLE, solid=True, size_m=0.16)
-        head = mesh(box((0.5, 0.12, 0.06), (0.0, 0.0, half[2])), (225, 215, 180), Pattern.LAMP, Tag.POLE, solid=True, size_m=0.3)
+        head = mesh(
+            box((0.5, 0.12, 0.06), (0.0, 0.0, half[2])), (225, 215, 180), Pattern.LAMP, Tag.POLE, solid=True, size_m=0.3
+        )
         yield from (part.moved(*at, yaw) for part in (pole, head))
     else:
         tag, pattern = THINGS.get(thing.kind, (Tag.STATIC, Pattern.PLAIN))
@@ -187,13 +190,15 @@ def crown(thing: Thing, half: tuple[float, float, float]) -> Mesh:
     wide = [(float(1.25 * a * np.cos(t)), float(1.25 * b * np.sin(t))) for t in angle]
     faces = []
     rings = [(-c, 0.35), (-0.35 * c, 1.0), (0.35 * c, 0.8), (c, 0.12)]
-    for (low, r0), (high, r1) in zip(rings, rings[1:], strict=False):
+    for (low, r0), (high, r1) in pairwise(rings):
         for i in range(8):
             j = (i + 1) % 8
             p, q = (np.array([x * r0, y * r0, low]) for x, y in (wide[i], wide[j]))
             s, t = (np.array([x * r1, y * r1, high]) for x, y in (wide[i], wide[j]))
             faces += [[p, s, t], [p, t, q]]
-    return mesh(outward(np.array(faces), (0.0, 0.0, 0.0)), thing.color, Pattern.LEAVES, Tag.VEGETATION, solid=True, size_m=1.5)
+    return mesh(
+        outward(np.array(faces), (0.0, 0.0, 0.0)), thing.color, Pattern.LEAVES, Tag.VEGETATION, solid=True, size_m=1.5
+    )
 
 
 def sign(signal: Signal) -> Iterable[Mesh]:

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivetrain.sim.geometry import matrix, to_array
-from drivetrain.sim.render.mesh import Bytes, Floats
+from drivetrain.sim.render.mesh import Bytes, Floats, Tag
 from drivetrain.sim.render.rays import NOTHING, cast
 from drivetrain.sim.render.scene import Stage
-from drivetrain.sim.sensors import View, noise
+from drivetrain.sim.sensors import Met, View, noise
 from drivetrain.sim.squares import Doubles, Squares
 
-LABELLED = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("cos", "<f4"), ("who", "<u4"), ("tag", "<u4")]
-)
+LEVEL = (Tag.ROAD, Tag.SIDEWALK, Tag.TERRAIN, Tag.GROUND, Tag.ROAD_LINE)  # is driven over, and no obstacle
+LABELLED = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("cos", "<f4"), ("who", "<u4"), ("tag", "<u4")])
 assert LABELLED.itemsize == 24
 
 
@@ -131,3 +130,24 @@ class Radar:
         speed = np.einsum("nk,nk->n", apart, ways[keep])
         rows = np.column_stack([speed, azimuth[keep], altitude[keep], distance[keep]])
         return rows.astype("<f4").tobytes()
+
+
+def obstacle(felt: Felt, view: View) -> Met | None:
+    """The first thing in a tube ahead, as CARLA's detector sweeps it: nine rays, one along the middle."""
+    s = view.settings
+    reach_m, radius_m = float(s["distance"]), float(s["hit_radius"])
+    moving_only = s["only_dynamics"].lower() in ("true", "1")
+    turn = matrix(view.transform.rotation)
+    forward, right, up = turn.T
+    found: Met | None = None
+    for angle in (None, *(i * math.pi / 4 for i in range(8))):
+        aside = np.zeros(3) if angle is None else radius_m * (math.cos(angle) * right + math.sin(angle) * up)
+        eye = to_array(view.transform.location) + aside
+        distance, hit = felt.cast(eye, forward[None].copy(), reach_m, view.parent)
+        if hit[0] == NOTHING or (found and distance[0] >= found.distance_m):
+            continue
+        tag = int(felt.tags[hit[0]])
+        if tag in LEVEL or (moving_only and hit[0] < felt.first_live):
+            continue
+        found = Met(int(felt.actors[hit[0]]), tag, float(distance[0]))
+    return found

@@ -90,7 +90,9 @@ def follow(  # type: ignore[no-untyped-def]
                         reach = meet(corners, items[n], ox, oy, oz, dx, dy, dz, best)
                         if reach < best:
                             best, found = reach, items[n]
-            elif (i < 0 and step_i < 0) or (i >= nx and step_i > 0) or (j < 0 and step_j < 0) or (j >= ny and step_j > 0):
+            elif (
+                (i < 0 and step_i < 0) or (i >= nx and step_i > 0) or (j < 0 and step_j < 0) or (j >= ny and step_j > 0)
+            ):
                 break
             enter = leave
             if next_x < next_y:
@@ -102,7 +104,9 @@ def follow(  # type: ignore[no-untyped-def]
         distance[ray], hit[ray] = best, found
 
 
-def cast(squares: Squares, live: Live, eye: Doubles, ways: Doubles, range_m: float, hidden: int = 0) -> tuple[Doubles, NDArray[np.int64]]:
+def cast(
+    squares: Squares, live: Live, eye: Doubles, ways: Doubles, range_m: float, hidden: int = 0
+) -> tuple[Doubles, NDArray[np.int64]]:
     distance, hit = np.empty(len(ways)), np.empty(len(ways), np.int64)
     follow(
         squares.corners, squares.starts, squares.items, squares.span, squares.origin, squares.cell_m, *squares.shape,

@@ -10,9 +10,9 @@ from drivetrain.sim.errors import NotOffered, SimError
 from drivetrain.sim.maps import Map
 from drivetrain.sim.protocol.structs import Transform
 from drivetrain.sim.render.cameras import Camera, Lens, Look, look
-from drivetrain.sim.render.ranging import Felt, Lidar, Radar
+from drivetrain.sim.render.ranging import Felt, Lidar, Radar, obstacle
 from drivetrain.sim.render.scene import Stage, world_of
-from drivetrain.sim.sensors import Scene, View
+from drivetrain.sim.sensors import Met, Scene, View
 from drivetrain.sim.squares import Squares, squares_of
 
 MOST_REMEMBERED = 512
@@ -44,7 +44,8 @@ class Render:
             lens = Lens.of(settings)
             if not (SIZES[0] <= lens.width <= SIZES[1] and SIZES[0] <= lens.height <= SIZES[1]):
                 raise SimError(
-                    f"{blueprint}: got a picture of {lens.width} x {lens.height}, expected {SIZES[0]} to {SIZES[1]} pixels each way"
+                    f"{blueprint}: got a picture of {lens.width} x {lens.height},"
+                    f" expected {SIZES[0]} to {SIZES[1]} pixels each way"
                 )
             if not 1.0 <= lens.fov_deg <= 170.0:
                 raise SimError(f"{blueprint}: got fov={lens.fov_deg}, expected 1 to 170 degrees")
@@ -56,7 +57,7 @@ class Render:
         elif blueprint.startswith("sensor.lidar."):
             if not (1 <= int(settings["channels"]) <= 1024 and int(settings["points_per_second"]) <= 10_000_000):
                 raise SimError(f"{blueprint}: expected 1 to 1024 channels and at most 10,000,000 points per second")
-        elif blueprint != "sensor.other.radar":
+        elif blueprint not in ("sensor.other.radar", "sensor.other.obstacle"):
             raise NotOffered(blueprint, "nothing here draws it")
 
     def tell_unused(self, blueprint: str, settings: Mapping[str, str]) -> None:
@@ -68,10 +69,13 @@ class Render:
                 self.told.add(key)
                 self.tell(f"{blueprint}: the setting {attribute.id} has no effect here")
 
-    def render(self, scene: Scene, view: View) -> bytes:
+    def prepare(self, scene: Scene) -> None:
         if scene is not self.scene:
             self.scene, self.stage, self.felt = scene, Stage(world_of(scene.map), scene), None
             self.looks.clear()
+
+    def render(self, scene: Scene, view: View) -> bytes:
+        self.prepare(scene)
         sensor = self.memory.get(view.id)
         if sensor is None:
             made: type[Camera] | type[Lidar] | type[Radar] = Radar
@@ -86,6 +90,10 @@ class Render:
         if isinstance(sensor, Camera):
             return sensor.draw(self.stage, self.look(sensor.lens, view.transform))
         return sensor.message(self.feel(scene), view)
+
+    def obstacle(self, scene: Scene, view: View) -> Met | None:
+        self.prepare(scene)
+        return obstacle(self.feel(scene), view)
 
     def look(self, lens: Lens, transform: Transform) -> Look:
         """Cameras that share place and lens share the search for what is behind each pixel."""

@@ -94,7 +94,13 @@ class World:
         if before is not None and before.to_sun == self.light.to_sun:
             return
         self.axes = sun_axes(self.light)
-        corners = np.array([(x, y, 0.0) for x in (self.place.low[0], self.place.high[0]) for y in (self.place.low[1], self.place.high[1])])
+        corners = np.array(
+            [
+                (x, y, 0.0)
+                for x in (self.place.low[0], self.place.high[0])
+                for y in (self.place.low[1], self.place.high[1])
+            ]
+        )
         flat = corners @ self.axes[:2].T
         low, high = flat.min(0), flat.max(0)
         metres = max(FINEST_M, float((high - low).max()) / MOST_SHADOW)
@@ -114,7 +120,9 @@ def lamp_map(place: Place) -> tuple[Floats, Doubles]:
     found = np.zeros((size[1], size[0]), np.float32)
     reach = int(2 * LAMP_REACH_M)
     offsets = np.arange(-reach, reach + 1)
-    fade = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * (LAMP_REACH_M * 0.55) ** 2)).astype(np.float32)
+    fade = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * (LAMP_REACH_M * 0.55) ** 2)).astype(
+        np.float32
+    )
     for x, y, _ in place.lamps:
         j, i = int(x - place.low[0]), int(y - place.low[1])
         rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)

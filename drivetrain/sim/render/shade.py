@@ -214,7 +214,9 @@ def shade(  # type: ignore[no-untyped-def]
                 if sunny and sun > 0.0:
                     reached = lit(high, axes, origin, metres, x + nx * 0.1, y + ny * 0.1, z + nz * 0.1)
                     if reached > 0:
-                        reached = lit(live_high, axes, live_origin, live_metres, x + nx * 0.1, y + ny * 0.1, z + nz * 0.1)
+                        reached = lit(
+                            live_high, axes, live_origin, live_metres, x + nx * 0.1, y + ny * 0.1, z + nz * 0.1
+                        )
                     sun *= reached
                 else:
                     sun = 0.0
@@ -237,7 +239,9 @@ def shade(  # type: ignore[no-untyped-def]
                             aside = -bx * beams[k, 4] + by * beams[k, 3]
                             wide = 1.0 + 0.45 * ahead
                             if abs(aside) < wide and bz < 0.6 + 0.04 * ahead:
-                                fade = (1 - (aside / wide) ** 2) * math.exp(-ahead / (0.45 * BEAM_M)) * light.night * 0.9
+                                fade = (
+                                    (1 - (aside / wide) ** 2) * math.exp(-ahead / (0.45 * BEAM_M)) * light.night * 0.9
+                                )
                                 er += fade
                                 eg += fade * 0.97
                                 eb += fade * 0.85
@@ -247,7 +251,7 @@ def shade(  # type: ignore[no-untyped-def]
                     mirror = 0.10 + 0.35 * (1 - facing) ** 3
                 elif pattern == GLASS:
                     mirror = 0.35 + 0.45 * (1 - facing) ** 2
-                elif nz > 0.7 and light.wet > 0.02 and (pattern == ASPHALT or pattern == PAINT or pattern == PAVING):
+                elif nz > 0.7 and light.wet > 0.02 and pattern in (ASPHALT, PAINT, PAVING):
                     pool = smooth(table, x * 0.7 + 11, y * 0.7 + 3)
                     flat = 0.12 + 0.5 * min(1.0, max(0.0, 3 * (pool - 1.4 + 2.4 * light.puddles)))
                     mirror = light.wet * (flat + 0.5 * (1 - facing) ** 3)

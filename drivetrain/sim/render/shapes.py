@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,8 +36,22 @@ GLASS: Color = (38, 48, 58)
 GREY = "150,150,155"  # of what has no colour of its own
 TRIM: Color = (40, 40, 44)
 SKIN: Color = (214, 168, 138)
-CLOTHES: tuple[Color, ...] = ((60, 70, 120), (130, 50, 50), (70, 100, 70), (190, 170, 120), (50, 50, 55), (150, 90, 130))
-TAGS = {"car": Tag.CAR, "van": Tag.CAR, "truck": Tag.TRUCK, "bus": Tag.BUS, "motorcycle": Tag.MOTORCYCLE, "bicycle": Tag.BICYCLE}
+CLOTHES: tuple[Color, ...] = (
+    (60, 70, 120),
+    (130, 50, 50),
+    (70, 100, 70),
+    (190, 170, 120),
+    (50, 50, 55),
+    (150, 90, 130),
+)
+TAGS = {
+    "car": Tag.CAR,
+    "van": Tag.CAR,
+    "truck": Tag.TRUCK,
+    "bus": Tag.BUS,
+    "motorcycle": Tag.MOTORCYCLE,
+    "bicycle": Tag.BICYCLE,
+}
 BRAKE, LEFT_BLINKER, RIGHT_BLINKER, REVERSE = 8, 16, 32, 64  # CARLA's VehicleLightState
 POSITION, LOW_BEAM, HIGH_BEAM = 1, 2, 4
 LAMP_M = 0.42  # half the side of a traffic light's lamp: larger than life, to be seen in small pictures
@@ -91,10 +106,10 @@ def car(model: Model) -> Mesh:
         ahead, behind = a * 1.002, -a * 1.002
         parts.append(lamp(Part.HEAD, facing(ahead, inner, outer, z0, z1, forward=True), tag))
         parts.append(lamp(Part.TAIL, facing(behind, inner, outer, z0, z1, forward=False), tag))
-        edge = sorted((side * b * 0.93, side * b * 1.0))
+        left, right = sorted((side * b * 0.93, side * b * 1.0))
         blink = Part.LEFT if side < 0 else Part.RIGHT
-        parts.append(lamp(blink, facing(ahead, *edge, z0, z1, forward=True), tag))
-        parts.append(lamp(blink, facing(behind, *edge, z0, z1, forward=False), tag))
+        parts.append(lamp(blink, facing(ahead, left, right, z0, z1, forward=True), tag))
+        parts.append(lamp(blink, facing(behind, left, right, z0, z1, forward=False), tag))
     parts.append(lamp(Part.BACK, facing(-a * 1.002, -0.2, 0.2, z0, z0 + 0.12, forward=False), tag))
     grille = facing(a * 1.002, -b * 0.4, b * 0.4, low + 0.1, z0, forward=True)
     parts.append(mesh(grille, TRIM, Pattern.PLAIN, tag, solid=True, size_m=0.25))
@@ -222,11 +237,20 @@ DIGITS = {
 def road_sign(kind: str, speed_mps: float | None) -> Mesh:
     """On a pole, 2.2 m up, looking along +x; 0.9 m across."""
     up, r = 2.4, 0.45
-    parts = [mesh(box((0.04, 0.04, up / 2), (-0.06, 0.0, up / 2)), (130, 132, 134), Pattern.PLAIN, Tag.POLE, solid=True, size_m=0.1)]
+    parts = [
+        mesh(
+            box((0.04, 0.04, up / 2), (-0.06, 0.0, up / 2)),
+            (130, 132, 134),
+            Pattern.PLAIN,
+            Tag.POLE,
+            solid=True,
+            size_m=0.1,
+        )
+    ]
     white, red, black = (238, 238, 236), (200, 28, 32), (20, 20, 20)
 
     def plate(corners: list[tuple[float, float]], color: Color, x: float, back: bool = False) -> None:
-        fan = [[corners[0], p, q] for p, q in zip(corners[1:], corners[2:], strict=False)]
+        fan = [[corners[0], p, q] for p, q in pairwise(corners[1:])]
         faces = np.array([[(x, y, up + z) for y, z in triangle] for triangle in fan])
         behind = 1.0 if back else -1.0
         parts.append(
