@@ -18,7 +18,7 @@ import numpy as np
 from drivetrain.sim.geometry import matrix, to_array
 from drivetrain.sim.lights import Light
 from drivetrain.sim.maps import Map
-from drivetrain.sim.protocol.structs import BoundingBox, Transform, Vector3D, Weather
+from drivetrain.sim.protocol.structs import BoundingBox, LightColour, Transform, Vector3D, Weather
 
 Array = np.ndarray
 GRAVITY_MPS2 = 9.81
@@ -51,6 +51,7 @@ class Scene:
     velocities_mps: Array  # [N, 3]
     light_flags: Array  # [N]
     lights: Sequence[Light]
+    colours: Sequence[LightColour]  # theirs
 
 
 @dataclass(frozen=True)

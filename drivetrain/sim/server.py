@@ -120,6 +120,7 @@ class Server:
             if not self.world.settings.synchronous_mode:
                 if now >= self.next_tick_s:
                     self.world.tick()
+                    self.world.show()
                     late = time.monotonic() - self.next_tick_s > MOST_BEHIND_S
                     self.next_tick_s = (time.monotonic() if late else self.next_tick_s) + 1 / self.config.free_run_hz
                 wait_s = min(wait_s, self.next_tick_s - time.monotonic())
@@ -165,6 +166,7 @@ class Server:
         alive = client.writable() if events & selectors.EVENT_WRITE else True
         if alive and events & selectors.EVENT_READ:
             alive = client.readable()
+            self.world.show()
         if not alive:
             self.drop(client)
             return

@@ -118,6 +118,8 @@ class World:
         self.next_stream = STATE_STREAM + 1
         self.registry = Registry()
         self.generated: Map | None = None
+        self.wanted: list[tuple[Actor, View, bytes]] = []  # sensors that a renderer still has to serve
+        self.shown: Scene
         self.seen: tuple[list[Actor], list[Actor], tuple[Body, ...]] | None = None
         self.last_tick_s = clock()
         self.before_moving: list[Callable[[float], None]] = []  # whoever drives by itself
@@ -141,6 +143,7 @@ class World:
             raise SimError(str(error)) from error
 
     def begin(self, place: Map, reset_settings: bool) -> None:
+        self.wanted.clear()
         for actor in sorted(self.registry.live.values(), key=lambda one: -one.id):
             self.forget(actor)
         self.map, self.spawn_points = place, tuple(place.spawn_points())
@@ -294,6 +297,8 @@ class World:
         return min(s.max_substeps, math.ceil(dt_s / s.max_substep_delta_time - 1e-6)) if s.substepping else 1
 
     def tick(self) -> int:
+        """One step. `show` has to follow, before anything else is seen of the world."""
+        self.show()
         dt_s = self.step_s()
         self.frame += 1
         self.elapsed_s += dt_s
@@ -354,7 +359,7 @@ class World:
             self.state.moved.add(actor)
 
     def sense(self, dt_s: float, met: list[tuple[Actor, Actor, Vector3D]]) -> None:
-        scene: Scene | None = None
+        """What needs no picture is sent at once; who wants one is noted, with the world as it is now."""
         self.state.refresh(self.registry, self.fleet)
         for actor in list(self.registry.live.values()):
             if not actor.stream:
@@ -372,14 +377,22 @@ class World:
             elif isinstance(actor.sensor, Gnss):
                 self.send(actor, actor.sensor.payload(actor.transform))
             elif actor.drawn and not self.settings.no_rendering_mode:
-                assert self.renderer is not None
-                scene = scene or self.scene(dt_s)
                 parent = actor.parent.id if actor.parent else 0
                 view = View(actor.id, parent, actor.blueprint, actor.settings, actor.transform, actor.velocity)
-                if actor.blueprint == "sensor.other.obstacle":
-                    self.tell_obstacle(actor, self.renderer.obstacle(scene, view))
-                else:
-                    self.send(actor, self.renderer.render(scene, view))
+                self.wanted.append((actor, view, self.header(actor)))
+        if self.wanted:
+            self.shown = self.scene(dt_s)
+
+    def show(self) -> None:
+        """Draws and sends what the last tick's cameras saw. A server answers the tick before it: the client's way back
+        then costs no time of its own."""
+        wanted, self.wanted = self.wanted, []
+        for actor, view, header in wanted:
+            assert self.renderer is not None
+            if actor.blueprint == "sensor.other.obstacle":
+                self.tell_obstacle(actor, header, self.renderer.obstacle(self.shown, view))
+            else:
+                self.outlet.publish(actor.stream, header + self.renderer.render(self.shown, view))
 
     def due(self, actor: Actor) -> bool:
         """Whether `sensor_tick` has passed since the last message."""
@@ -400,12 +413,13 @@ class World:
             if ours is sensor.parent:
                 self.send(sensor, collision_payload(self.info(ours), self.info(theirs), impulse))
 
-    def tell_obstacle(self, sensor: Actor, met: Met | None) -> None:
+    def tell_obstacle(self, sensor: Actor, header: bytes, met: Met | None) -> None:
         if met is None:
             return
         other = self.registry.live.get(met.actor) or rooted.somebody(rooted.KINDS.get(met.tag, "static"))
         own = sensor.parent or sensor
-        self.send(sensor, packed([self.info(own), self.info(other), met.distance_m]))
+        body = packed([self.info(own), self.info(other), met.distance_m])
+        self.outlet.publish(sensor.stream, header + body)
 
     def info(self, actor: Actor) -> list[object]:
         assert self.encode_actor is not None
@@ -416,9 +430,12 @@ class World:
         parent = actor.parent.id if actor.parent else 0
         return ActorInfo(actor.id, parent, actor.description, actor.box, bytes([actor.tag]), token)
 
-    def send(self, actor: Actor, payload: bytes) -> None:
+    def header(self, actor: Actor) -> bytes:
         index = self.release.sensor[actor.blueprint]
-        self.outlet.publish(actor.stream, sensor_header(index, self.frame, self.elapsed_s, actor.transform) + payload)
+        return sensor_header(index, self.frame, self.elapsed_s, actor.transform)
+
+    def send(self, actor: Actor, payload: bytes) -> None:
+        self.outlet.publish(actor.stream, self.header(actor) + payload)
 
     def send_state(self, dt_s: float, flags: int, later: bool = False) -> None:
         header = sensor_header(self.release.world_index, self.frame, self.elapsed_s, Transform())
@@ -452,8 +469,20 @@ class World:
             velocities = np.concatenate([velocities, [(v.x, v.y, v.z) for _, _, v in at]])
         flags = np.array([actor.light_flags for actor in everyone], np.int64)
         lights = tuple(self.lights.by_actor.values())
+        colours = tuple(light.colour for light in lights)
         return Scene(
-            self.frame, self.elapsed_s, dt_s, self.map, self.weather, bodies, places, turns, velocities, flags, lights
+            self.frame,
+            self.elapsed_s,
+            dt_s,
+            self.map,
+            self.weather,
+            bodies,
+            places,
+            turns,
+            velocities,
+            flags,
+            lights,
+            colours,
         )
 
 

@@ -13,13 +13,14 @@ from drivetrain.sim.geometry import matrix, to_array
 from drivetrain.sim.protocol.binary import IMAGE_HEADER, image
 from drivetrain.sim.protocol.structs import Transform
 from drivetrain.sim.render import raster
+from drivetrain.sim.render.crew import dealt, divided
 from drivetrain.sim.render.mesh import Bytes, Floats
 from drivetrain.sim.render.scene import Stage
 from drivetrain.sim.render.shade import grain, shade
 from drivetrain.sim.sensors import View
 from drivetrain.sim.squares import OFTEN, Doubles
 
-FARTHEST_M = 1000.0  # what CARLA's depth camera can say
+WORTH_A_THREAD, WORTH_SHADING = 16_000, 7_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -58,32 +59,15 @@ def look(stage: Stage, lens: Lens, transform: Transform) -> Look:
     eye = eye_of(transform)
     near, ids = np.zeros((lens.height, lens.width), np.float32), np.empty((lens.height, lens.width), np.int32)
     seen, live = stage.world.place.seen, stage.live
-    raster.draw(
-        seen.mesh.corners,
-        seen.mesh.solid,
-        seen.mesh.size,
-        seen.starts,
-        seen.bounds,
-        seen.sizes,
-        eye,
-        lens.focal,
-        near,
-        ids,
-        0,
-    )
-    raster.draw(
-        live.corners,
-        live.solid,
-        live.size,
-        live.starts,
-        live.bounds,
-        live.sizes,
-        eye,
-        lens.focal,
-        near,
-        ids,
-        stage.first_live,
-    )
+
+    def rows(first: int, last: int) -> None:
+        for of, mesh, base in ((seen, seen.mesh, 0), (live, live, stage.first_live)):
+            raster.draw(
+                mesh.corners, mesh.solid, mesh.size, of.starts, of.bounds, of.sizes, eye, lens.focal, near, ids, base,
+                first, last,
+            )  # fmt: skip
+
+    divided(lens.height, rows, math.ceil(WORTH_A_THREAD / lens.width))
     return Look(lens, eye, near, ids)
 
 
@@ -92,14 +76,19 @@ def rgb(stage: Stage, seen: Look) -> Bytes:
     stage.cast(seen.eye)
     still = world.place.seen
     out = np.empty((seen.lens.height, seen.lens.width, 4), np.uint8)
-    shade(
-        seen.near, seen.ids, seen.eye, seen.lens.focal, stage.light, grain(), stage.frame,
-        still.mesh.color, still.mesh.pattern, still.normals, still.mesh.wall,
-        live.color, live.pattern, live.normals, stage.first_live,
-        world.shadows.high, world.axes, world.shadows.origin, world.shadows.metres,
-        world.live_shadows.high, world.live_shadows.origin, world.live_shadows.metres,
-        world.lamp_map, world.lamp_origin, stage.nearest_beams(seen.eye), out,
-    )  # fmt: skip
+    beams = stage.nearest_beams(seen.eye)
+
+    def rows(first: int, step: int) -> None:
+        shade(
+            seen.near, seen.ids, seen.eye, seen.lens.focal, stage.light, grain(), stage.frame,
+            still.mesh.color, still.mesh.pattern, still.normals, still.mesh.wall,
+            live.color, live.pattern, live.normals, stage.first_live,
+            world.shadows.high, world.axes, world.shadows.origin, world.shadows.metres,
+            world.live_shadows.high, world.live_shadows.origin, world.live_shadows.metres,
+            world.lamp_map, world.lamp_origin, beams, out, first, step,
+        )  # fmt: skip
+
+    dealt(seen.lens.height, rows, math.ceil(WORTH_SHADING / seen.lens.width))
     return out
 
 

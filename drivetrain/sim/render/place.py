@@ -23,7 +23,7 @@ from drivetrain.sim.road.signals import Signal
 from drivetrain.sim.towns.scenery import Thing
 
 CHUNK_M = 32.0
-LARGE_M = 1.0  # things of at least this size are one sort of chunk, smaller ones another
+LARGE_M = 1.0  # things of at least this size are one sort of chunk; below it each power of two is one
 ASPHALT: Color = (84, 85, 90)
 LANES: dict[str, tuple[Color, Pattern, Tag]] = {
     "driving": (ASPHALT, Pattern.ASPHALT, Tag.ROAD),
@@ -91,7 +91,7 @@ def chunks(whole: Mesh, chunk_m: float = CHUNK_M) -> Chunks:
     cell = np.floor(middle / chunk_m).astype(np.int64)
     wide = np.ptp(whole.corners[:, :, :2], axis=1).max(1) > 2 * chunk_m
     cell[wide] = np.arange(wide.sum())[:, None] + 1_000_000
-    key = np.column_stack([whole.size < LARGE_M, cell])
+    key = np.column_stack([np.floor(np.log2(np.minimum(whole.size, LARGE_M))).astype(np.int64), cell])
     order = np.lexsort((np.arange(len(key)), key[:, 2], key[:, 1], key[:, 0]))
     sorted_key = key[order]
     cuts = np.flatnonzero(np.any(np.diff(sorted_key, axis=0), axis=1)) + 1

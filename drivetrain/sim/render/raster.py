@@ -14,14 +14,14 @@ CLOSEST_M = 0.05
 
 
 @OFTEN
-def fill(px, py, count, a, b, c, near, ids, number):  # type: ignore[no-untyped-def]
+def fill(px, py, count, a, b, c, near, ids, number, from_row, to_row):  # type: ignore[no-untyped-def]
     """A convex outline of `count` points on the screen, whose nearness is a x + b y + c at each pixel's middle."""
-    height, width = near.shape
+    width = near.shape[1]
     top, bottom = py[0], py[0]
     for k in range(1, count):
         top, bottom = min(top, py[k]), max(bottom, py[k])
-    first = max(0, int(np.ceil(top - 0.5)))
-    last = min(height - 1, int(np.ceil(bottom - 0.5)) - 1)
+    first = max(from_row, int(np.ceil(top - 0.5)))
+    last = min(to_row, int(np.ceil(bottom - 0.5))) - 1
     for row in range(first, last + 1):
         y = row + 0.5
         left, right = 1e9, -1e9
@@ -42,13 +42,15 @@ def fill(px, py, count, a, b, c, near, ids, number):  # type: ignore[no-untyped-
 
 
 @OFTEN
-def draw(corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, base):  # type: ignore[no-untyped-def]
-    """Draws chunks of triangles: of chunk k those from starts[k] to starts[k + 1], inside the box bounds[k]. What is
-    smaller than half a pixel is left out."""
+def draw(  # type: ignore[no-untyped-def]
+    corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, base, from_row, to_row
+):
+    """Draws chunks of triangles into some rows: of chunk k those from starts[k] to starts[k + 1], inside the box bounds[k].
+    What is smaller than half a pixel is left out."""
     height, width = near.shape
     cx, cy = width / 2.0, height / 2.0
     ox, oy, oz = eye[0, 0], eye[0, 1], eye[0, 2]
-    slope_x, slope_y = cx / focal, cy / focal
+    slope_x, above, below = cx / focal, (from_row - cy) / focal, (to_row - cy) / focal
     z = np.empty(3)
     u = np.empty(3)
     v = np.empty(3)
@@ -69,16 +71,17 @@ def draw(corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, bas
         if (ahead - deep) * 0.5 > sizes[chunk] * focal:
             continue
         seen = True
-        for side in range(2):  # right, then down
-            slope = slope_x if side == 0 else slope_y
-            across = mx * eye[2 + side, 0] + my * eye[2 + side, 1] + mz * eye[2 + side, 2]
-            for sign in (-1.0, 1.0):
-                nx = slope * eye[1, 0] + sign * eye[2 + side, 0]
-                ny = slope * eye[1, 1] + sign * eye[2 + side, 1]
-                nz = slope * eye[1, 2] + sign * eye[2 + side, 2]
-                reach = hx * abs(nx) + hy * abs(ny) + hz * abs(nz)
-                if slope * ahead + sign * across + reach < 0:
-                    seen = False
+        for side in range(4):  # left, right, above, below: the middle is too far outside for its half sizes
+            axis = 2 if side < 2 else 3
+            slope, sign = slope_x, 1.0 if side == 0 else -1.0
+            if side >= 2:
+                slope, sign = (-above, 1.0) if side == 2 else (below, -1.0)
+            nx = slope * eye[1, 0] + sign * eye[axis, 0]
+            ny = slope * eye[1, 1] + sign * eye[axis, 1]
+            nz = slope * eye[1, 2] + sign * eye[axis, 2]
+            if mx * nx + my * ny + mz * nz + hx * abs(nx) + hy * abs(ny) + hz * abs(nz) < 0:
+                seen = False
+                break
         if not seen:
             continue
         for t in range(starts[chunk], starts[chunk + 1]):
@@ -97,9 +100,9 @@ def draw(corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, bas
                 continue
             if -u[0] > slope_x * z[0] and -u[1] > slope_x * z[1] and -u[2] > slope_x * z[2]:
                 continue
-            if v[0] > slope_y * z[0] and v[1] > slope_y * z[1] and v[2] > slope_y * z[2]:
+            if v[0] > below * z[0] and v[1] > below * z[1] and v[2] > below * z[2]:
                 continue
-            if -v[0] > slope_y * z[0] and -v[1] > slope_y * z[1] and -v[2] > slope_y * z[2]:
+            if v[0] < above * z[0] and v[1] < above * z[1] and v[2] < above * z[2]:
                 continue
             # n . p = d for all points p of its plane, so 1/depth = n . (u/z, v/z, 1) / d
             nu = (v[1] - v[0]) * (z[2] - z[0]) - (z[1] - z[0]) * (v[2] - v[0])
@@ -128,7 +131,7 @@ def draw(corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, bas
                         px[count] = cx + focal * (u[k] + part * (u[j] - u[k])) / CLOSEST_M
                         py[count] = cy + focal * (v[k] + part * (v[j] - v[k])) / CLOSEST_M
                         count += 1
-            fill(px, py, count, a, b, c, near, ids, base + t)
+            fill(px, py, count, a, b, c, near, ids, base + t, from_row, to_row)
 
 
 @OFTEN
@@ -156,7 +159,7 @@ def shadows(corners, bounds, starts, axes, origin, metres, high, ids):  # type: 
             a = ((value[1] - value[0]) * (py[2] - py[0]) - (value[2] - value[0]) * (py[1] - py[0])) / area
             b = ((value[2] - value[0]) * (px[1] - px[0]) - (value[1] - value[0]) * (px[2] - px[0])) / area
             c = value[0] - a * px[0] - b * py[0]
-            fill(px, py, 3, a, b, c, high, ids, t)
+            fill(px, py, 3, a, b, c, high, ids, t, 0, height)
 
 
 @OFTEN

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from drivetrain.sim.render.crew import divided
 from drivetrain.sim.render.scene import Live
 from drivetrain.sim.squares import OFTEN, Doubles, Squares
 
@@ -108,8 +109,13 @@ def cast(
     squares: Squares, live: Live, eye: Doubles, ways: Doubles, range_m: float, hidden: int = 0
 ) -> tuple[Doubles, NDArray[np.int64]]:
     distance, hit = np.empty(len(ways)), np.empty(len(ways), np.int64)
-    follow(
-        squares.corners, squares.starts, squares.items, squares.span, squares.origin, squares.cell_m, *squares.shape,
-        live.corners, live.starts, live.bounds, live.ids, hidden, eye, ways, range_m, distance, hit,
-    )  # fmt: skip
+
+    def some(first: int, last: int) -> None:
+        follow(
+            squares.corners, squares.starts, squares.items, squares.span, squares.origin, squares.cell_m, *squares.shape,
+            live.corners, live.starts, live.bounds, live.ids, hidden, eye, ways[first:last], range_m, distance[first:last],
+            hit[first:last],
+        )  # fmt: skip
+
+    divided(len(ways), some, 1000)
     return distance, hit

@@ -208,7 +208,7 @@ def live_of(cast: Cast, scene: Scene) -> Live:
     corners, normals = np.empty_like(cast.mesh.corners), np.empty_like(cast.normals)
     blinking = scene.elapsed_s % 1.0 < 0.5
     looks = [shapes.colours(c, int(f), blinking) for c, f in zip(cast.colour_of, scene.light_flags, strict=True)]
-    looks += [shapes.lamp_colours(light.colour) for light in scene.lights]
+    looks += [shapes.lamp_colours(colour) for colour in scene.colours]
     color, pattern = cast.mesh.color.copy(), cast.mesh.pattern.copy()
     table = np.array(looks, np.uint8).reshape(-1, PARTS, 4)
     raster.set_down(

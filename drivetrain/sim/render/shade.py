@@ -162,15 +162,15 @@ def shade(  # type: ignore[no-untyped-def]
     still_color, still_pattern, still_normal, still_wall,
     live_color, live_pattern, live_normal, first_live,
     high, axes, origin, metres, live_high, live_origin, live_metres,
-    lamp_map, lamp_origin, beams, out,
+    lamp_map, lamp_origin, beams, out, first_row, row_step,
 ):  # fmt: skip
-    """Writes blue, green, red and 255 to out [H, W, 4]."""
+    """Writes blue, green, red and 255 to some rows of out [H, W, 4]."""
     height, width = near.shape
     cx, cy = width / 2.0, height / 2.0
     sunny = light.sun[0] > 0.01
     drift = frame * 0.02
     no_wall = np.zeros(6, np.float32)
-    for row in range(height):
+    for row in range(first_row, height, row_step):
         dv = (row + 0.5 - cy) / focal
         for column in range(width):
             du = (column + 0.5 - cx) / focal
@@ -268,7 +268,8 @@ def shade(  # type: ignore[no-untyped-def]
                 b = b * eb * (1 - mirror) + sb * mirror
                 if glow > 0:
                     r, g, b = r + (own_r - r) * glow, g + (own_g - g) * glow, b + (own_b - b) * glow
-                air = 1.0 - math.exp(-max(0.0, far - light.fog_start_m) * light.fog_per_m)
+                thick = max(0.0, far - light.fog_start_m) * light.fog_per_m
+                air = 1.0 - 1.0 / (1.0 + thick * (1.0 + thick * (0.5 + thick / 6.0)))  # all but 1 - exp(-thick)
                 r, g, b = r + (light.fog[0] - r) * air, g + (light.fog[1] - g) * air, b + (light.fog[2] - b) * air
             if light.rain > 0.02:
                 streak = noise(table, column * 1.7 + frame * 71, (row + frame * 47) * 0.06 + column * 3.1)
