@@ -38,7 +38,8 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """The world at one tick. The arrays have a row for each body; while nobody comes or goes, `bodies` is the same object."""
+    """The world at one tick. The arrays have a row for each body; while nobody comes or goes, `bodies` and
+    `lights` are the same objects."""
 
     frame: int
     elapsed_s: float

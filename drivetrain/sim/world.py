@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from drivetrain.sim.bumps import bump, solid_boxes, where
 from drivetrain.sim.catalogue import MODELS, PROP_BOXES, WALKERS, physics_of, walker_box
 from drivetrain.sim.errors import NotOffered, SimError
 from drivetrain.sim.geometry import joined, to_array
-from drivetrain.sim.lights import LightPlace, Lights
+from drivetrain.sim.lights import Light, LightPlace, Lights
 from drivetrain.sim.maps import Map, Maps
 from drivetrain.sim.protocol.binary import MAP_CHANGE, sensor_header
 from drivetrain.sim.protocol.codec import Codec
@@ -83,6 +83,15 @@ TAGS = {
 }
 
 
+class Seen(NamedTuple):
+    """Who can be seen: worked out anew when `rows` is another list, which it is when somebody came or went."""
+
+    rows: list[Actor]
+    actors: list[Actor]
+    bodies: tuple[Body, ...]
+    lights: tuple[Light, ...]
+
+
 class Outlet(Protocol):
     """Where streams end; `protocol/streams.py` is one."""
 
@@ -120,7 +129,7 @@ class World:
         self.generated: Map | None = None
         self.wanted: list[tuple[Actor, View, bytes]] = []  # sensors that a renderer still has to serve
         self.shown: Scene
-        self.seen: tuple[list[Actor], list[Actor], tuple[Body, ...]] | None = None
+        self.seen: Seen | None = None
         self.last_tick_s = clock()
         self.before_moving: list[Callable[[float], None]] = []  # whoever drives by itself
         self.after_loading: list[Callable[[], None]] = []
@@ -448,16 +457,13 @@ class World:
     def scene(self, dt_s: float) -> Scene:
         """Vehicles first, in the fleet's order."""
         fleet, f = self.fleet, self.fleet.f
-        if self.seen is None or self.seen[0] is not self.state.actors:
+        if self.seen is None or self.seen.rows is not self.state.actors:
             live = self.registry.live
             rest = [a for a in live.values() if a.box.extent.x and a.kind not in (Kind.LIGHT, Kind.VEHICLE)]
             everyone = [live[actor] for actor in fleet.ids] + rest
-            self.seen = (
-                self.state.actors,
-                everyone,
-                tuple(Body(a.id, a.blueprint, a.settings, a.box) for a in everyone),
-            )
-        _, everyone, bodies = self.seen
+            made = tuple(Body(a.id, a.blueprint, a.settings, a.box) for a in everyone)
+            self.seen = Seen(self.state.actors, everyone, made, tuple(self.lights.by_actor.values()))
+        _, everyone, bodies, lights = self.seen
         rest = everyone[len(fleet) :]
         places = np.stack([f["x"], f["y"], f["z"]], axis=1)
         turns = np.stack([f["pitch"], f["yaw"], f["roll"]], axis=1)
@@ -468,21 +474,20 @@ class World:
             turns = np.concatenate([turns, np.radians([(r.pitch, r.yaw, r.roll) for _, r, _ in at])])
             velocities = np.concatenate([velocities, [(v.x, v.y, v.z) for _, _, v in at]])
         flags = np.array([actor.light_flags for actor in everyone], np.int64)
-        lights = tuple(self.lights.by_actor.values())
         colours = tuple(light.colour for light in lights)
         return Scene(
-            self.frame,
-            self.elapsed_s,
-            dt_s,
-            self.map,
-            self.weather,
-            bodies,
-            places,
-            turns,
-            velocities,
-            flags,
-            lights,
-            colours,
+            frame=self.frame,
+            elapsed_s=self.elapsed_s,
+            dt_s=dt_s,
+            map=self.map,
+            weather=self.weather,
+            bodies=bodies,
+            places_m=places,
+            turns_rad=turns,
+            velocities_mps=velocities,
+            light_flags=flags,
+            lights=lights,
+            colours=colours,
         )
 
 

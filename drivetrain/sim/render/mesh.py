@@ -145,14 +145,14 @@ def mesh(
     )
 
 
-QUADS = ((4, 5, 6, 7), (0, 4, 7, 3), (1, 2, 6, 5), (3, 7, 6, 2), (0, 1, 5, 4))  # top, left, right, front, back
+QUADS = ((4, 5, 6, 7), (0, 4, 7, 3), (1, 2, 6, 5), (3, 7, 6, 2), (0, 1, 5, 4), (0, 1, 2, 3))
 
 
 def hull(
     bottom: Sequence[tuple[float, float]], low_m: float, top: Sequence[tuple[float, float]], high_m: float
 ) -> Floats:
-    """[10, 3, 3] the body between two four-sided outlines, (x, y) each and in the order back left, back right, front right,
-    front left; without a bottom. In the order top, left, right, front, back, two triangles each."""
+    """[12, 3, 3] the body between two four-sided outlines, (x, y) each and in the order back left, back right, front right,
+    front left. Its faces in the order top, left, right, front, back, bottom, two triangles each."""
     points = np.array([(x, y, low_m) for x, y in bottom] + [(x, y, high_m) for x, y in top], np.float64)
     found = []
     for a, b, c, d in QUADS:

@@ -196,6 +196,9 @@ def crown(thing: Thing, half: tuple[float, float, float]) -> Mesh:
             p, q = (np.array([x * r0, y * r0, low]) for x, y in (wide[i], wide[j]))
             s, t = (np.array([x * r1, y * r1, high]) for x, y in (wide[i], wide[j]))
             faces += [[p, s, t], [p, t, q]]
+    for (high, r), step in ((rings[0], 1), (rings[-1], -1)):
+        ends = [np.array([x * r, y * r, high]) for x, y in wide[::step]]
+        faces += [[ends[0], ends[i], ends[i + 1]] for i in range(1, 7)]
     return mesh(
         outward(np.array(faces), (0.0, 0.0, 0.0)), thing.color, Pattern.LEAVES, Tag.VEGETATION, solid=True, size_m=1.5
     )

@@ -79,12 +79,12 @@ class World:
         self.place: Place = place_of(of.roads, of.scenery, of.lights())
         self.weather: Weather | None = None
         self.lamp_map, self.lamp_origin = lamp_map(self.place)
-        self.cast: tuple[Sequence[Body], Cast] | None = None
+        self.cast: tuple[Sequence[Body], Sequence[TrafficLight], Cast] | None = None
 
     def cast_of(self, scene: Scene) -> Cast:
-        if self.cast is None or self.cast[0] is not scene.bodies:
-            self.cast = (scene.bodies, Cast(scene.bodies, scene.lights))
-        return self.cast[1]
+        if self.cast is None or self.cast[0] is not scene.bodies or self.cast[1] is not scene.lights:
+            self.cast = (scene.bodies, scene.lights, Cast(scene.bodies, scene.lights))
+        return self.cast[2]
 
     def enlighten(self, weather: Weather) -> None:
         if weather == self.weather:
