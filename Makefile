@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $
 endif
 BIN := .venv/bin
 JOBS ?= 2
-BENCHES := $(filter-out bench/learn.py bench/golden.py bench/lerobot_check.py bench/vlm_gpu.py bench/vlm_stages.py bench/sim_wire.py,$(wildcard bench/*.py))
+BENCHES := $(filter-out bench/learn.py bench/golden.py bench/lerobot_check.py bench/vlm_gpu.py bench/vlm_stages.py,$(wildcard bench/*.py))
 
 .PHONY: venv demo test check learn bench
 venv: .venv/.ready

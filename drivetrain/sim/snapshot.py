@@ -19,7 +19,6 @@ from drivetrain.sim.protocol.structs import LightColour
 from drivetrain.sim.vehicle import Fleet
 
 Array = np.ndarray
-SPEED_LIMIT_KMH = 30.0  # CARLA's, where no sign says otherwise
 
 
 class State:
@@ -45,7 +44,6 @@ class State:
         common["id"] = [actor.id for actor in self.actors]
         common["state"] = ACTIVE
         self.vehicles = self.rows[: len(vehicles)].view(VEHICLE_STATE).reshape(-1)
-        self.vehicles["speed_limit"] = SPEED_LIMIT_KMH
         self.vehicles["light_colour"] = int(LightColour.GREEN)  # CARLA's word for no light at all
         lights = [actor.light for actor in others if actor.light is not None]
         first = self.row_of[lights[0].actor] if lights else 0
@@ -97,7 +95,7 @@ class State:
         to["acceleration"] = np.stack([f["ax"], f["ay"], f["az"]], axis=1)
         to["pedals"] = np.stack([f["want_throttle"], f["want_steer"], f["want_brake"]], axis=1)
         to["switches"] = np.stack([f["want_hand"] > 0, fleet.f["want_reverse"], fleet.f["want_manual"]], axis=1)
-        to["gear"] = fleet.f["gear"]
+        to["gear"], to["speed_limit"] = f["gear"], f["limit_kmh"]
 
     def write(self, actor: Actor) -> None:
         row = self.rows[self.row_of[actor.id]]

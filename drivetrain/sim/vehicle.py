@@ -31,6 +31,7 @@ PEDAL_UP_PER_S, PEDAL_DOWN_PER_S, STEER_PER_S = 6.0, 10.0, 10.0  # how fast the 
 MOST_GEARS = 10
 CURVE_POINTS = 33
 CURVE_KMH = 200.0
+LIMIT_KMH = 30.0  # until the road has been asked
 LANDED_M = 0.02
 CLIMB_M = 1.0  # ground further above a vehicle's origin is another storey
 PLANE_M = 0.5  # the ground under a vehicle is asked for again after so far
@@ -44,8 +45,9 @@ TYRES = ("max_steer", "brake_force", "hand_force", "grip", "stiff", "drag")
 ENGINE = ("final", "engine_damping", "switch_s", "max_rpm")
 GROUND = ("ground_x", "ground_y", "ground_z", "slope_x", "slope_y")
 EXTRA = ("fx", "fy", "fz", "torque_z")  # what clients push with, until the next tick
+LAW = ("limit_kmh",)
 HELD = ("held_v", "held_u")  # the body's speed forward and right, where `constant`
-FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA + HELD
+FLOATS = STATE + FOLLOWED + WISH + BODY + TYRES + ENGINE + GROUND + EXTRA + HELD + LAW
 COUNTS = ("gear", "target_gear", "want_gear", "gears")
 SWITCHES = ("want_reverse", "want_manual", "autobox", "physics", "gravity", "solid", "constant")
 CAR = np.dtype(
@@ -86,6 +88,7 @@ class Fleet:
             model.height_m / 2,
         )
         car["base"] = model.wheelbase_m
+        car["limit_kmh"] = LIMIT_KMH
         for name in ("physics", "gravity", "solid"):
             car[name] = True
         self.set_physics(slot, physics)

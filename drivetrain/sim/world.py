@@ -320,8 +320,17 @@ class World:
         met = bump(self.registry, self.fleet, self.rooted)
         self.carry_along(dt_s)
         self.sense(dt_s, met)
+        self.look_up_limit()
         self.send_state(dt_s, 0)
         return self.frame
+
+    def look_up_limit(self) -> None:
+        """The speed limit where a vehicle is; one vehicle in each tick, in turn."""
+        if len(self.fleet):
+            slot = self.frame % len(self.fleet)
+            car = self.fleet.f[slot]
+            lane = self.map.roads.nearest_lane(float(car["x"]), float(car["y"]), z_m=float(car["z"])).lane
+            car["limit_kmh"] = lane.speed_limit_mps * 3.6
 
     def steer_by_wishes(self, dt_s: float) -> None:
         """Ackermann wishes become pedals; controls that do not stick are let go after the tick they were given for."""

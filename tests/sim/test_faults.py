@@ -301,3 +301,26 @@ def test_a_client_killed_in_the_middle_of_a_tick(server, raw):
     world = client.get_world()
     assert world.get_settings().synchronous_mode
     assert world.tick() == frame + 2
+
+
+RELOADS = """
+import carla, sys
+client = carla.Client("127.0.0.1", int(sys.argv[1]))
+client.set_timeout(10)
+blueprint = client.get_world().get_blueprint_library().find("vehicle.tesla.model3")
+for _ in range(30):
+    world = client.load_world("Line2")
+    world.spawn_actor(blueprint, world.get_map().get_spawn_points()[0])
+    again = client.reload_world()
+    assert again.id != world.id or again.get_snapshot() is not None
+    assert len(again.get_actors().filter("vehicle.*")) == 0
+print("alive", flush=True)
+"""
+
+
+def test_sixty_loads_in_a_row_do_not_kill_the_client(server):
+    """See `Server.load`: an answer that comes while the client still handles a state would."""
+    pytest.importorskip("carla")
+    command = [sys.executable, "-c", RELOADS, str(server[1])]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "alive" in said.stdout, said.stderr

@@ -112,6 +112,15 @@ def test_the_towns_are_listed_and_the_traffic_moves(client, world):
     assert max(car.get_velocity().length() for car in cars) > 2.0
 
 
+def test_a_vehicle_knows_its_speed_limit(world, spot):
+    car = world.spawn_actor(world.get_blueprint_library().find("vehicle.tesla.model3"), spot)
+    for _ in range(len(world.get_actors().filter("vehicle.*")) + 1):
+        world.tick()
+    limit = car.get_speed_limit()
+    car.destroy()
+    assert limit in (40.0, 50.0)
+
+
 def test_depth(world, spot, container):
     with Ear(world, "sensor.camera.depth", up(spot, 1.0), **PICTURE) as ear:
         bgra = pixels(ear.hear()).astype(float)

@@ -30,6 +30,11 @@ SPAWN_HEIGHT_M = 0.5
 SPAWN_CLEARANCE_M = 4.0  # from either end of a lane
 
 
+FARTHEST_M = 500_000.0  # from the origin
+WIDEST_M = 200.0
+JUMP_M = 25.0  # between neighbouring places along a lane, which are some metres apart
+
+
 @dataclass(frozen=True)
 class Pose:
     """What CARLA calls a Transform."""
@@ -75,12 +80,31 @@ def load(xodr: str) -> RoadMap:
     return RoadMap(xodr, read(xodr))
 
 
+def check_place(lane: Lane) -> None:
+    """`BadMap` for a lane that no land has room for: a slip in a number, as a rule."""
+    where = f"road {lane.road} lane {lane.id}"
+    edges = np.stack([lane.left, lane.right])
+    far = float(np.abs(edges).max())
+    if not far <= FARTHEST_M:  # which is true of what is not a number too
+        raise BadMap(where, f"a place {far:g} m from the origin", f"at most {FARTHEST_M:g} m")
+    wide = float(np.abs(lane.width_m).max())
+    if wide > WIDEST_M:
+        raise BadMap(where, f"a width of {wide:g} m", f"at most {WIDEST_M:g} m")
+    step = float(np.hypot(*np.diff(lane.centre[:, :2], axis=0).T).max())
+    if step > JUMP_M:
+        raise BadMap(
+            f"road {lane.road} planView", f"a line that jumps by {step:g} m", "pieces that begin where the last ends"
+        )
+
+
 class RoadMap:
     def __init__(self, xodr: str, opened: OpenDrive):
         self.xodr, self.opened = xodr, opened
         self.lanes: list[Lane] = []
         for road in opened.roads.values():
             self.lanes.extend(lanes_of(road, len(self.lanes)))
+        for lane in self.lanes:
+            check_place(lane)
         connect(opened, self.lanes)
         self.at = {lane.key: lane for lane in self.lanes}
         wide = np.array([lane.width_m.max() > 1e-3 for lane in self.lanes])
