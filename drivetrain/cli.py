@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain import __version__, catalog, config
-from drivetrain.errors import BadConfig, UnknownName, UserError
+from drivetrain.errors import BadConfig, MissingExtra, UnknownName, UserError
 
 USAGE = """drivetrain {version}: train vision-language models to act
 
@@ -29,6 +30,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain report RUN                 write report.md and its curves anew
+  drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
   drivetrain demo                       the whole path on CartPole's pictures, in minutes
 
 Each takes --help. RUN is a run folder or one of its checkpoints."""
@@ -323,6 +325,21 @@ def demo(arguments: list[str]) -> int:
         return 130
 
 
+def sim(arguments: list[str]) -> int:
+    for package in ("msgpack", "numba"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "sim", "the embedded server")
+    from drivetrain.sim import serve
+    from drivetrain.sim.errors import SimError
+
+    options = config.parse(serve.Options(), arguments, "drivetrain sim")
+    try:
+        serve.serve(options)
+    except SimError as error:
+        raise UserError(f"{type(error).__name__}: {error}") from error
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "doctor": doctor,
     "list": list_,
@@ -330,6 +347,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": eval_,
     "report": report,
+    "sim": sim,
     "demo": demo,
 }
 

@@ -16,6 +16,7 @@ EXTRAS = {
     "pusht": ("gym_pusht", "pymunk"),
     "fast": ("envpool",),
     "vlm": ("transformers", "peft"),
+    "sim": ("msgpack", "numba"),
     "carla": ("carla",),
     "export": ("onnx", "onnxruntime", "openvino"),
     "data": ("datasets", "h5py"),
