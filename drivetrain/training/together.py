@@ -6,6 +6,7 @@ accelerate launch --config_file scripts/fsdp.yaml -m drivetrain train instruct .
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from typing import Any
@@ -37,8 +38,15 @@ def spread(objective: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, torch
     sees = any(p.requires_grad for module in vlm.part("vision") for p in module.parameters())
     how = DistributedDataParallelKwargs(find_unused_parameters=sees)
     team = Accelerator(cpu=vlm.device.type == "cpu", kwargs_handlers=[how])
+    atexit.register(leave)
     objective, wrapped = team.prepare(objective, optimizer)
     return objective, wrapped.optimizer
+
+
+def leave() -> None:
+    """A process that ends while the group's threads still wait may abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def apart(objective: Any, alone: bool) -> Any:
