@@ -329,7 +329,7 @@ class World:
         if len(self.fleet):
             slot = self.frame % len(self.fleet)
             car = self.fleet.f[slot]
-            lane = self.map.roads.nearest_lane(float(car["x"]), float(car["y"]), z_m=float(car["z"])).lane
+            lane = self.map.roads.lane_beneath(float(car["x"]), float(car["y"]), float(car["z"]))
             car["limit_kmh"] = lane.speed_limit_mps * 3.6
 
     def steer_by_wishes(self, dt_s: float) -> None:

@@ -285,7 +285,7 @@ def test_culling_takes_nothing_away(grid):
             n = len(mesh.corners)
             raster.draw(
                 mesh.corners, np.zeros(n, np.uint8), mesh.size, np.array([0, n]), everywhere, np.array([1e9], np.float32),
-                found.eye, found.lens.focal, near, ids, base, 0, 45,
+                found.eye, found.lens.focal, near, ids, base, 0, 1,
             )  # fmt: skip
         assert (near != found.near).mean() < 0.002
 

@@ -10,6 +10,7 @@ from sim import maps
 from drivetrain.sim.road.errors import BadMap
 from drivetrain.sim.road.map import load
 from drivetrain.sim.road.opendrive import read
+from drivetrain.sim.towns import catalog
 from drivetrain.sim.towns.curves import Bend, Place, follow
 from drivetrain.sim.towns.drafting import Draft, Profile
 from drivetrain.sim.towns.writing import write
@@ -285,3 +286,13 @@ def test_what_is_read_is_what_was_written():
         assert one.factors == pytest.approx(other.factors)
     assert sorted(again.sections[0].lanes) == [-2, -1, 0, 1, 2, 3]
     assert again.sections[0].lanes[3].heights == ((0.0, 0.15, 0.15),)
+
+
+@pytest.mark.parametrize("town", ["grid", "highway"])
+def test_the_lane_beneath_is_the_nearest(town):
+    roads = load(catalog.town(town).xodr)
+    spread = np.array([lane.centre[:, :2].mean(0) for lane in roads.lanes])
+    random = np.random.default_rng(0)
+    for x, y in random.uniform(spread.min(0) - 40, spread.max(0) + 40, (300, 2)):
+        z = float(random.choice([0.0, 6.0]))
+        assert roads.lane_beneath(x, y, z) is roads.nearest_lane(x, y, z_m=z).lane

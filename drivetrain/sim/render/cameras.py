@@ -13,14 +13,14 @@ from drivetrain.sim.geometry import matrix, to_array
 from drivetrain.sim.protocol.binary import IMAGE_HEADER, image
 from drivetrain.sim.protocol.structs import Transform
 from drivetrain.sim.render import raster
-from drivetrain.sim.render.crew import dealt, divided
+from drivetrain.sim.render.crew import dealt, hands_for
 from drivetrain.sim.render.mesh import Bytes, Floats
 from drivetrain.sim.render.scene import Stage
 from drivetrain.sim.render.shade import grain, shade
 from drivetrain.sim.sensors import View
 from drivetrain.sim.squares import OFTEN, Doubles
 
-WORTH_A_THREAD, WORTH_SHADING = 16_000, 7_000  # pixels
+WORTH_DRAWING, WORTH_SHADING = 7_000, 4_000  # pixels for each hand
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,22 @@ def eye_of(transform: Transform) -> Doubles:
 
 def look(stage: Stage, lens: Lens, transform: Transform) -> Look:
     eye = eye_of(transform)
-    near, ids = np.zeros((lens.height, lens.width), np.float32), np.empty((lens.height, lens.width), np.int32)
-    seen, live = stage.world.place.seen, stage.live
+    size, seen, live = (lens.height, lens.width), stage.world.place.seen, stage.live
+    hands = hands_for(lens.height * lens.width, WORTH_DRAWING)
+    drawn = [(np.zeros(size, np.float32), np.empty(size, np.int32)) for _ in range(hands)]
 
-    def rows(first: int, last: int) -> None:
+    def chunks(first: int, step: int) -> None:
+        near, ids = drawn[first]
         for of, mesh, base in ((seen, seen.mesh, 0), (live, live, stage.first_live)):
             raster.draw(
                 mesh.corners, mesh.solid, mesh.size, of.starts, of.bounds, of.sizes, eye, lens.focal, near, ids, base,
-                first, last,
+                first, step,
             )  # fmt: skip
 
-    divided(lens.height, rows, math.ceil(WORTH_A_THREAD / lens.width))
+    dealt(hands, chunks)
+    near, ids = drawn[0]
+    for other_near, other_ids in drawn[1:]:
+        raster.merge(near, ids, other_near, other_ids, 0, lens.height)
     return Look(lens, eye, near, ids)
 
 
@@ -88,7 +93,7 @@ def rgb(stage: Stage, seen: Look) -> Bytes:
             world.lamp_map, world.lamp_origin, beams, out, first, step,
         )  # fmt: skip
 
-    dealt(seen.lens.height, rows, math.ceil(WORTH_SHADING / seen.lens.width))
+    dealt(hands_for(seen.lens.height * seen.lens.width, WORTH_SHADING), rows)
     return out
 
 

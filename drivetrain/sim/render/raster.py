@@ -14,14 +14,14 @@ CLOSEST_M = 0.05
 
 
 @OFTEN
-def fill(px, py, count, a, b, c, near, ids, number, from_row, to_row):  # type: ignore[no-untyped-def]
+def fill(px, py, count, a, b, c, near, ids, number):  # type: ignore[no-untyped-def]
     """A convex outline of `count` points on the screen, whose nearness is a x + b y + c at each pixel's middle."""
-    width = near.shape[1]
+    height, width = near.shape
     top, bottom = py[0], py[0]
     for k in range(1, count):
         top, bottom = min(top, py[k]), max(bottom, py[k])
-    first = max(from_row, int(np.ceil(top - 0.5)))
-    last = min(to_row, int(np.ceil(bottom - 0.5))) - 1
+    first = max(0, int(np.ceil(top - 0.5)))
+    last = min(height, int(np.ceil(bottom - 0.5))) - 1
     for row in range(first, last + 1):
         y = row + 0.5
         left, right = 1e9, -1e9
@@ -35,28 +35,29 @@ def fill(px, py, count, a, b, c, near, ids, number, from_row, to_row):  # type: 
         end = min(width, int(np.ceil(right - 0.5)))
         value = a * (begin + 0.5) + b * y + c
         for column in range(begin, end):
-            if value > near[row, column]:
-                near[row, column] = value
+            kept = np.float32(value)  # as it is kept: of two at one distance the first wins, whoever draws them
+            if kept > near[row, column]:
+                near[row, column] = kept
                 ids[row, column] = number
             value += a
 
 
 @OFTEN
 def draw(  # type: ignore[no-untyped-def]
-    corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, base, from_row, to_row
+    corners, solid, size, starts, bounds, sizes, eye, focal, near, ids, base, first_chunk, step
 ):
-    """Draws chunks of triangles into some rows: of chunk k those from starts[k] to starts[k + 1], inside the box bounds[k].
-    What is smaller than half a pixel is left out."""
+    """Draws every so many of the chunks of triangles: chunk k has those from starts[k] to starts[k + 1], inside the box
+    bounds[k]. What is smaller than half a pixel is left out."""
     height, width = near.shape
     cx, cy = width / 2.0, height / 2.0
     ox, oy, oz = eye[0, 0], eye[0, 1], eye[0, 2]
-    slope_x, above, below = cx / focal, (from_row - cy) / focal, (to_row - cy) / focal
+    slope_x, above, below = cx / focal, -cy / focal, cy / focal
     z = np.empty(3)
     u = np.empty(3)
     v = np.empty(3)
     px = np.empty(4)
     py = np.empty(4)
-    for chunk in range(len(starts) - 1):
+    for chunk in range(first_chunk, len(starts) - 1, step):
         # the box's middle and half sizes, in the camera's axes
         mx = (bounds[chunk, 0] + bounds[chunk, 3]) / 2 - ox
         my = (bounds[chunk, 1] + bounds[chunk, 4]) / 2 - oy
@@ -131,7 +132,19 @@ def draw(  # type: ignore[no-untyped-def]
                         px[count] = cx + focal * (u[k] + part * (u[j] - u[k])) / CLOSEST_M
                         py[count] = cy + focal * (v[k] + part * (v[j] - v[k])) / CLOSEST_M
                         count += 1
-            fill(px, py, count, a, b, c, near, ids, base + t, from_row, to_row)
+            fill(px, py, count, a, b, c, near, ids, base + t)
+
+
+@OFTEN
+def merge(near, ids, other_near, other_ids, first_row, last_row):  # type: ignore[no-untyped-def]
+    """What is nearer in another's drawing is taken over; at the same distance the first triangle, as one hand would."""
+    for row in range(first_row, last_row):
+        for column in range(near.shape[1]):
+            value, number = other_near[row, column], other_ids[row, column]
+            mine = near[row, column]
+            if value > mine or (value == mine and value > 0 and number < ids[row, column]):
+                near[row, column] = value
+                ids[row, column] = number
 
 
 @OFTEN
@@ -159,7 +172,7 @@ def shadows(corners, bounds, starts, axes, origin, metres, high, ids):  # type: 
             a = ((value[1] - value[0]) * (py[2] - py[0]) - (value[2] - value[0]) * (py[1] - py[0])) / area
             b = ((value[2] - value[0]) * (px[1] - px[0]) - (value[1] - value[0]) * (px[2] - px[0])) / area
             c = value[0] - a * px[0] - b * py[0]
-            fill(px, py, 3, a, b, c, high, ids, t, 0, height)
+            fill(px, py, 3, a, b, c, high, ids, t)
 
 
 @OFTEN

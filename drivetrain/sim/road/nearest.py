@@ -102,6 +102,18 @@ class Grid:
         first, count = self._listed(np.array([[x_m, y_m]]))
         return self.pieces[first[0] : first[0] + count[0]]
 
+    def beneath(self, x_m: float, y_m: float, z_m: float, allowed: NDArray[np.bool_]) -> int:
+        """The lane that `find` would name for one point, and nothing else about it."""
+        point, height = np.array([[x_m, y_m]]), np.array([z_m])
+        near = self.near(x_m, y_m)
+        near = near[allowed[self.lane[near]]]
+        if len(near):
+            cost, distance = self._cost(point, height, np.zeros(len(near), np.int64), near)
+            best = int(cost.argmin())
+            if distance[best] <= REACH_M - CELL_M:
+                return int(self.lane[near[best]])
+        return int(self.find(point, height, allowed).lane[0])
+
     def find(self, points: Floats, z_m: Floats | None, allowed: NDArray[np.bool_]) -> LanePoints:
         """`points` [N, 2]; `allowed` says of each lane whether it may be the answer."""
         piece = np.full(len(points), -1)
