@@ -58,15 +58,9 @@ def hands_for(count: int, least: int) -> int:
     return max(1, min(HANDS, count // least))
 
 
-def divided(count: int, work: Callable[[int, int], None], least: int) -> None:
-    """work(first, last) for pieces of range(count), side by side. What comes out does not depend on how many there are."""
-    hands = hands_for(count, least)
-    together([partial(work, count * i // hands, count * (i + 1) // hands) for i in range(hands)])
-
-
 def dealt(hands: int, work: Callable[[int, int], None]) -> None:
-    """work(first, step), side by side: each takes every so many, as cards are dealt, where some are far more work than
-    others."""
+    """work(first, step), side by side: each takes every so many, as cards are dealt, because some are far more work than
+    others. What comes out does not depend on how many hands there are."""
     together([partial(work, i, hands) for i in range(hands)])
 
 
