@@ -39,6 +39,9 @@ def tables() -> str:
         table(["training", "steps/s: ours, theirs", "times as fast", "return: ours, theirs"], beside_sb3()),
         "How fast CarRacing draws, with the same pixels (`python bench/carracing.py`).",
         table(["CarRacing, game steps per second", "every step seen", "every fourth seen"], carracing()),
+        "How fast the embedded CARLA server goes through the official client, 20 vehicles of traffic, every picture drawn "
+        "anew; what is watched is on a vehicle of the client's (`python bench/sim.py`).",
+        table(["watched", "ticks/s, each round", "times CarRacing's steps"], embedded()),
         *stages(),
         "How fast stages train beside Hugging Face's `Trainer`: same weights, rows and batch, on one thread, in one run "
         "(`python bench/vlm_training.py`).",
@@ -87,6 +90,19 @@ def carracing() -> list[list[str]]:
                 [name, *(f"{c['steps_per_s']['value']:,} ({c['times_gymnasium']['value']:.1f} x)" for c in cells)]
             )
     return rows
+
+
+def embedded() -> list[list[str]]:
+    path = RESULTS / "sim.json"
+    if not path.exists():
+        return []
+    said = read(path)
+    beside = said["gymnasium_carracing_steps_per_s"]
+    rows = []
+    for name, case in said["cases"].items():
+        rounds = ", ".join(f"{one['ticks_per_s']:.0f}" for one in case["rounds"])
+        rows.append([name, rounds, f"{case['ticks_per_s'] / beside:.2f} x"])
+    return [*rows, ["Gymnasium's CarRacing, 96x96", f"{beside:.0f} steps", "1"]]
 
 
 def stages() -> list[str]:

@@ -13,6 +13,7 @@ from drivetrain.training.examination import examine
 from drivetrain.training.pretrain import Config, Scenes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(catalog.BACKBONES))
 def test_it_answers_about_pictures_it_never_saw(name):
     vlm = load_vlm(name)

@@ -318,6 +318,7 @@ print("alive", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_sixty_loads_in_a_row_do_not_kill_the_client(server):
     """See `Server.load`: an answer that comes while the client still handles a state would."""
     pytest.importorskip("carla")

@@ -48,6 +48,7 @@ def test_seeds_make_different_towns():
     assert len({write(draft(f"Random-{seed}")) for seed in range(5)}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_nothing_stands_on_a_road_or_in_another_thing(name):
     place = town(name)

@@ -143,6 +143,7 @@ def test_a_house_is_run_into(hits):
     assert any("static." in other for pair in hits for other in pair)
 
 
+@pytest.mark.slow
 def test_two_thousand_ticks_twice_are_the_same_bytes():
     """States, pictures, clouds and echoes of a town with traffic."""
 

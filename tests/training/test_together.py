@@ -50,6 +50,7 @@ def told(folder):
     return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_resume(made):
     assert cli.main(instruct(made, "one")) == 0
     code, said = by_two("-m", "drivetrain", *instruct(made, "two", "--accumulate", "2"))
@@ -69,6 +70,7 @@ def test_two_processes_take_the_steps_of_one_and_resume(made):
     assert (last / "learner.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_model_that_is_spread_learns_is_saved_and_loaded_as_a_whole_one():
     code, said = by_two(HERE / "sharded.py")
     assert code == 0, said
