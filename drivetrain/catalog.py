@@ -38,6 +38,9 @@ ENVS: dict[str, Entry] = {
     "halfcheetah": Entry("drivetrain.envs.mujoco:halfcheetah", "run (MuJoCo)", "mujoco", "mujoco"),
     "hopper": Entry("drivetrain.envs.mujoco:hopper", "hop on one leg (MuJoCo)", "mujoco", "mujoco"),
     "walker2d": Entry("drivetrain.envs.mujoco:walker2d", "walk on two legs (MuJoCo)", "mujoco", "mujoco"),
+    "carla": Entry(
+        "drivetrain.envs.carla.env:carla", "drive a route in CARLA's traffic, on the real server or ours", "carla", "carla"
+    ),
     "pusht": Entry("drivetrain.envs.pusht:state", "push a T onto its mark, from positions", "gym_pusht", "pusht"),
     "pusht-pixels": Entry(
         "drivetrain.envs.pusht:pixels", "push a T onto its mark, from pictures", "gym_pusht", "pusht"
@@ -62,6 +65,9 @@ STAGES: dict[str, Entry] = {
 
 EXPERTS: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.experts.cartpole:Expert", "a linear controller that never drops the pole"),
+    "carla": Entry(
+        "drivetrain.experts.carla:Expert", "knows the route, the lights and everyone around", "carla", "carla"
+    ),
 }
 
 DATASETS: dict[str, Entry] = {

@@ -24,6 +24,7 @@ VERBS = {"collect", "describe", "evaluate", "drive", "audit", "demo"}
 ALLOWED = {
     **dict.fromkeys(WORDS | PAGES, WORDS),
     **{name: WORDS | {name} for name in NOUNS},
+    "experts": WORDS | {"experts", "envs"},  # an expert knows its world
     "rewards": WORDS | {"rewards", "models"},
     "training": WORDS | NOUNS | {"training"},
     "deploy": WORDS | {"deploy", "models"},
