@@ -21,7 +21,7 @@ from drivetrain.sim.squares import OFTEN
 
 Array = np.ndarray
 GRAVITY_MPS2 = 9.81
-GRIP_PER_FRICTION = 0.3  # CARLA's tire_friction of 3.5 grips like dry asphalt
+GRIP_PER_FRICTION = 0.5  # CARLA's tyres grip more than real ones: its TrafficManager takes a right angle at 10 m/s
 ROLLING = 0.015  # of the weight
 AIR_KGPM3 = 1.2
 ENGINE_BRAKE_SHARE = 0.2  # of CARLA's damping, the clutch slipping: a car coasts down at some 1 m/s2 at 10 m/s
