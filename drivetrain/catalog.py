@@ -39,7 +39,10 @@ ENVS: dict[str, Entry] = {
     "hopper": Entry("drivetrain.envs.mujoco:hopper", "hop on one leg (MuJoCo)", "mujoco", "mujoco"),
     "walker2d": Entry("drivetrain.envs.mujoco:walker2d", "walk on two legs (MuJoCo)", "mujoco", "mujoco"),
     "carla": Entry(
-        "drivetrain.envs.carla.env:carla", "drive a route in CARLA's traffic, on the real server or ours", "carla", "carla"
+        "drivetrain.envs.carla.env:carla",
+        "drive a route in CARLA's traffic, on the real server or ours",
+        "carla",
+        "carla",
     ),
     "pusht": Entry("drivetrain.envs.pusht:state", "push a T onto its mark, from positions", "gym_pusht", "pusht"),
     "pusht-pixels": Entry(

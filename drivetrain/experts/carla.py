@@ -136,7 +136,7 @@ def clear(path: Array, car: Array, others: Array, wanted_mps: float) -> bool:
     ahead = np.stack([np.interp(gone + 1.0, far, axis) for axis in path.T], axis=1) - mine
     mine_yaw = np.arctan2(ahead[:, 1], np.maximum(ahead[:, 0], 1e-6))
     for x, y, yaw, v, half_length, half_width, kind in others:
-        if abs(v) < 0.3 or x < -half_m and kind != WALKER:
+        if abs(v) < 0.3 or (x < -half_m and kind != WALKER):
             continue
         turned = math.remainder(yaw, 2 * math.pi)
         theirs = np.stack([x + v * times * math.cos(turned), y + v * times * math.sin(turned)], axis=1)

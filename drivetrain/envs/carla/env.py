@@ -6,9 +6,9 @@
     make_env("carla:routes=routes.xml")                      Leaderboard's routes in place of drawn ones
 
 `town=Random` is another generated town in each episode. The action is steer, throttle and brake or, with `action=path`, five
-points 3 to 20 m ahead and a speed, which `follow.py` turns into pedals. `goal=points` adds the next two points of the route
-to the state, which otherwise holds speed and command alone. `sensors=lidar+radar+imu` adds what they see. Each episode's
-server is loaded anew where it is ours, so that an episode is a function of its seed.
+points 3 to 20 m ahead and a speed, which `follow.py` turns into pedals. `state=speed+command` are the numbers that are seen;
+`points` are the next two of a coarse route. `sensors=lidar+radar+imu` adds what they see, `blank=1` takes the picture away.
+Each episode's world is loaded anew where the server is ours, so that an episode is a function of its seed.
 
 `info` names the terms of the reward under `reward.`, the score so far under `score`, and, for experts, under `privileged.`:
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -43,7 +43,8 @@ FILM = {"x": -6.5, "z": 3.4, "pitch": -12.0}
 FILM_SIZE = (640, 360)
 POINTS_M = (3.0, 6.0, 10.0, 15.0, 20.0)  # of the path that is an action
 FASTEST_MPS = 40.0
-GOALS_M = (10.0, 30.0)  # how far ahead the two points of `goal=points` lie at least
+GOALS_M = (10.0, 30.0)  # how far ahead the next point of the coarse route is at least, and how far they are apart
+GOAL_MOST_M = 200.0
 PATH_ROWS, OTHERS, SIGHT_M, NONE_M = 64, 32, 70.0, 999.0
 HEEDED_M, HEEDED_MPS = 8.0, 0.2  # a stop sign asks for a halt this near to its line
 MOST_WARM_TICKS = 200
@@ -73,13 +74,17 @@ BLUEPRINTS = {
 WEATHERS = ("ClearNoon", "CloudyNoon", "WetNoon", "SoftRainNoon", "ClearSunset", "CloudySunset", "WetSunset")
 
 
-def state_feature(goal: str) -> Feature:
-    names = ("speed_mps", *COMMANDS)
-    low, high = (0.0,) * 5, (FASTEST_MPS, 1.0, 1.0, 1.0, 1.0)
-    if goal == "points":
-        names += ("goal_ahead_m", "goal_right_m", "next_ahead_m", "next_right_m")
-        low, high = low + (-200.0,) * 4, high + (200.0,) * 4
-    return Feature((len(names),), low=low, high=high, names=names)
+NUMBERS: dict[str, tuple[tuple[str, ...], float, float]] = {  # names, lowest, highest
+    "speed": (("speed_mps",), 0.0, FASTEST_MPS),
+    "command": (COMMANDS, 0.0, 1.0),
+    "points": (("goal_ahead_m", "goal_right_m", "next_ahead_m", "next_right_m"), -GOAL_MOST_M, GOAL_MOST_M),
+}
+
+
+def state_feature(parts: list[str]) -> Feature:
+    rows = [(name, low, high) for part in parts for names, low, high in [NUMBERS[part]] for name in names]
+    names, low, high = zip(*rows, strict=True)
+    return Feature((len(rows),), low=low, high=high, names=names)
 
 
 def carla(
@@ -91,9 +96,10 @@ def carla(
     turns: int = 2,
     routes: str = "",
     action: str = "controls",
-    goal: str = "command",
+    state: str = "speed+command",
     camera: str = "160x90",
     sensors: str = "",
+    blank: int = 0,
     weather: str = "ClearNoon",
     lights: str = "on",
     hz: int = 10,
@@ -104,7 +110,7 @@ def carla(
 
 
 class CarlaEnv(gym.Env[Sample, Any]):
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     render_mode = "rgb_array"
     waits = True  # a step is spent waiting for a server: worlds side by side step in threads
 
@@ -113,12 +119,13 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.town, self.host, self.port = str(options["town"]), str(options["host"]), int(options["port"])
         self.traffic, self.by_path = int(options["traffic"]), options["action"] == "path"
         self.sensors = [name for name in str(options["sensors"]).split("+") if name]
+        self.numbers = [name for name in str(options["state"]).split("+") if name]
         self.check(options)
         self.size = tuple(int(side) for side in str(options["camera"]).split("x"))
         self.listed = route.read_xml(options["routes"]) if options["routes"] else []
         self.ticks = round(1 / (TICK_S * options["hz"]))
         features = {FRONT: Feature((self.size[1], self.size[0], 3), "uint8", 0.0, 255.0, colour="rgb")}
-        features[STATE] = state_feature(str(options["goal"]))
+        features[STATE] = state_feature(self.numbers)
         features |= dict(SENSORS[name] for name in self.sensors)
         features[ACTION] = PATH if self.by_path else CONTROLS
         self.sample_spec = Spec(features, TASK, float(options["hz"]))
@@ -133,7 +140,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
 
     def check(self, options: dict[str, Any]) -> None:
         for name, allowed in {
-            "action": ("controls", "path"), "goal": ("command", "points"), "lights": ("on", "green"),
+            "action": ("controls", "path"), "lights": ("on", "green"),
             "hz": (1, 2, 4, 5, 10, 20), "weather": (*WEATHERS, "random"),
         }.items():  # fmt: skip
             if options[name] not in allowed:
@@ -141,7 +148,13 @@ class CarlaEnv(gym.Env[Sample, Any]):
                 raise BadConfig(f"BadConfig: carla: got {name}={options[name]}, expected one of {listed}")
         for name in self.sensors:
             if name not in SENSORS:
-                raise BadConfig(f"BadConfig: carla: there is no sensor {name!r}; join some of {', '.join(SENSORS)} by +")
+                raise BadConfig(
+                    f"BadConfig: carla: there is no sensor {name!r}; join some of {', '.join(SENSORS)} by +"
+                )
+        if not self.numbers or set(self.numbers) - set(NUMBERS):
+            raise BadConfig(
+                f"BadConfig: carla: got state={options['state']}, expected some of {', '.join(NUMBERS)}, by +"
+            )
         sides = str(options["camera"]).split("x")
         if len(sides) != 2 or not all(side.isdigit() and 8 <= int(side) <= 4096 for side in sides):
             raise BadConfig(f"BadConfig: carla: got camera={options['camera']}, expected WIDTHxHEIGHT, as in 160x90")
@@ -254,7 +267,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         prints = [b for b in self.world.get_blueprint_library().filter("vehicle.*") if b.has_attribute("base_type")]
         prints = [b for b in prints if b.get_attribute("base_type").as_str() == "car"]
         places = self.map.get_spawn_points()
-        found = []
+        found: list[Any] = []
         for place in (places[i] for i in random.permutation(len(places))):
             if len(found) == self.traffic:
                 break
@@ -425,24 +438,26 @@ class CarlaEnv(gym.Env[Sample, Any]):
     def observe(self) -> None:
         image = self.messages["front"]
         pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)
-        command = np.zeros(4, np.float32)
-        command[self.way.command[self.row]] = 1.0
-        state = [np.array([min(self.speed_mps, FASTEST_MPS)], np.float32), command]
-        if self.options["goal"] == "points":
-            state.append(self.goals())
-        self.seen = {FRONT: np.ascontiguousarray(pixels[..., 2::-1]), STATE: np.concatenate(state)}
+        front = np.ascontiguousarray(pixels[..., 2::-1])
+        if self.options["blank"]:
+            front = np.zeros_like(front)
+        state = np.concatenate([NUMBER[name](self) for name in self.numbers])
+        self.seen = {FRONT: front, STATE: state.astype(np.float32)}
         for name in self.sensors:
             self.seen |= READ[name](self.messages[name])
         if self.options["autopilot"]:
             done = self.ego.get_control()
             self.applied = np.array([done.steer, done.throttle, done.brake], np.float32)
 
-    def goals(self) -> Array:
+    def command(self) -> Array:
+        return np.eye(len(COMMANDS))[self.way.command[self.row]]
+
+    def points(self) -> Array:
         """The next two points of a coarse route: they stay where they are until they are reached."""
         spacing = int(GOALS_M[1] / route.STEP_M)
         first = -(-(self.row + int(GOALS_M[0] / route.STEP_M)) // spacing) * spacing
         rows = np.minimum([first, first + spacing], len(self.way.points) - 1)
-        return np.clip(self.to_ego(self.way.points[rows, :2]).reshape(-1), -200.0, 200.0).astype(np.float32)
+        return np.clip(self.to_ego(self.way.points[rows, :2]).reshape(-1), -GOAL_MOST_M, GOAL_MOST_M)
 
     def to_ego(self, points: Array) -> Array:
         """World [N, 2] to metres ahead and to the right of our vehicle."""
@@ -573,7 +588,9 @@ def newest(heard: queue.Queue[Any], frame: int) -> Any:
 
 
 def kind_of(actor: Any) -> tuple[int, float, float]:
-    kind = {"vehicle": 1, "walker": 2}.get(actor.type_id.split(".")[0], 3 if actor.type_id.startswith("static.prop") else 0)
+    kind = {"vehicle": 1, "walker": 2}.get(
+        actor.type_id.split(".")[0], 3 if actor.type_id.startswith("static.prop") else 0
+    )
     extent = actor.bounding_box.extent if kind else None
     return (kind, float(extent.x), float(extent.y)) if extent is not None else (0, 0.0, 0.0)
 
@@ -599,4 +616,9 @@ def rows_of(name: str, rows: Array) -> Sample:
     return {key: found, f"{key}.count": np.int64(count)}
 
 
+NUMBER = {
+    "speed": lambda env: np.array([min(env.speed_mps, FASTEST_MPS)]),
+    "command": CarlaEnv.command,
+    "points": CarlaEnv.points,
+}
 READ = {"lidar": read_lidar, "radar": read_radar, "imu": read_imu}

@@ -1,4 +1,4 @@
-"""From a path and a speed to steering wheel and pedals: pure pursuit, and a proportional pedal that knows the car's own drag."""
+"""From a path and a speed to steering wheel and pedals: pure pursuit, and pedals that know the car's drag."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Car(NamedTuple):
 def steer(path: Array, speed_mps: float, car: Car) -> float:
     """-1 to 1, towards a point of the path [N, 2] (ahead and to the right, from the vehicle's origin)."""
     reach = min(max(2.0 + 0.45 * speed_mps, SHORTEST_M), LONGEST_M) + car.rear_m
-    from_rear = path + (car.rear_m, 0.0)
+    from_rear = path + np.array([car.rear_m, 0.0])
     far = np.hypot(*from_rear.T)
     further = np.flatnonzero(far >= reach)
     row = int(further[0]) if len(further) else len(path) - 1

@@ -194,7 +194,10 @@ def shortest(start: Any, goal: Any) -> list[Any]:
             return chain(before, here)
         change = here.lane_change if not here.is_junction else carla.LaneChange.NONE
         ways = [([one], STEP_M) for one in here.next(STEP_M)]
-        for side, beside in ((carla.LaneChange.Left, here.get_left_lane), (carla.LaneChange.Right, here.get_right_lane)):
+        for side, beside in (
+            (carla.LaneChange.Left, here.get_left_lane),
+            (carla.LaneChange.Right, here.get_right_lane),
+        ):
             lane = beside() if change in (side, carla.LaneChange.Both) else None
             if lane is not None and lane.lane_type == carla.LaneType.Driving and lane.lane_id * here.lane_id > 0:
                 ways += [([one], 2 * CHANGE_M) for one in lane.next(CHANGE_M)]
@@ -205,7 +208,9 @@ def shortest(start: Any, goal: Any) -> list[Any]:
                 count += 1
                 heapq.heappush(heap, (price + left_m(steps[-1]), count, steps[-1]))
     at = start.transform.location
-    raise BadData(f"BadData: no way leads from ({at.x:.1f}, {at.y:.1f}) to the next place of the route; move one of them")
+    raise BadData(
+        f"BadData: no way leads from ({at.x:.1f}, {at.y:.1f}) to the next place of the route; move one of them"
+    )
 
 
 def chain(before: dict[tuple[int, int, int, int], list[Any]], last: Any) -> list[Any]:
@@ -247,7 +252,7 @@ def read_xml(path: str | Path) -> list[Listed]:
 
 def stops_on(route: Route, of: Any, lights: Sequence[Any]) -> tuple[Stop, ...]:
     """The lines of traffic lights and stop signs that the route comes over, in order."""
-    found = []
+    found: list[Stop] = []
     for light in lights:
         for waypoint in light.get_stop_waypoints():
             at = line_on(route, waypoint.transform)

@@ -92,7 +92,9 @@ def start(port: int = 0, traffic: int = 0, seed: int = 0, town: str = "", start_
     line = process.stdout.readline().decode() if ready else ""
     if " (streams" not in line:
         server.end()
-        raise NoServer(f"NoServer: the embedded server did not start within {start_s:.0f} s: {server.last_words() or line}")
+        raise NoServer(
+            f"NoServer: the embedded server did not start within {start_s:.0f} s: {server.last_words() or line}"
+        )
     server.port = int(line.split(" (streams")[0].rpartition(":")[2])
     return server
 
