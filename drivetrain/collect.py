@@ -21,8 +21,9 @@ from drivetrain import catalog
 from drivetrain.checkpoint import load_policy
 from drivetrain.data.lerobot import Writer
 from drivetrain.envs.rollout import Actor, Episode, RandomActor, rollout
-from drivetrain.envs.words import make_env, split_name, with_options
+from drivetrain.envs.words import newest, spec_of, with_options
 from drivetrain.errors import BadConfig, UnknownName
+from drivetrain.experts.choosing import find_expert
 from drivetrain.sample import EXPERT_ACTION, Memory, Sample, Spec
 
 
@@ -43,8 +44,7 @@ def find_actor(by: str, spec: Spec) -> Actor:
     if by == "random":
         return RandomActor(spec)
     if by in catalog.EXPERTS:
-        _know_each_other(by, spec.env)
-        expert: Actor = catalog.find("experts", by)()
+        expert: Actor = find_expert(by, spec)
         return expert
     if Path(by).exists():
         policy = load_policy(by)
@@ -69,15 +69,7 @@ class Noisy:
         meant, memory, info = self.actor.act(observation, memory, greedy=greedy, generator=generator)
         slip = torch.rand(len(meant), generator=generator).numpy() < self.share
         drawn, _, _ = self.slips.act(observation, memory, greedy=greedy, generator=generator)
-        return np.where(slip.reshape(-1, *[1] * (meant.ndim - 1)), drawn, meant), memory, {**info, "meant": meant}
-
-
-def _know_each_other(expert: str, env: str) -> None:
-    """An expert bears the name of its envs up to the first dash: what it reads, others do not have."""
-    family = expert.split("-")[0]
-    if split_name(env)[0].split("-")[0] != family:
-        fits = ", ".join(name for name in catalog.ENVS if name.split("-")[0] == family)
-        raise BadConfig(f"BadConfig: the expert {expert} cannot act in {env}; use it in {fits}, or take --by random")
+        return np.where(slip.reshape(-1, *[1] * (meant.ndim - 1)), drawn, meant), memory, {**info, EXPERT_ACTION: meant}
 
 
 def collect(config: Config) -> Iterator[Episode]:
@@ -102,15 +94,3 @@ def collect(config: Config) -> Iterator[Episode]:
         episode.samples = []
         yield episode
     writer.finish()
-
-
-def spec_of(env: str) -> Spec:
-    world = make_env(env)
-    world.close()
-    spec: Spec = world.sample_spec  # type: ignore[attr-defined]
-    return spec
-
-
-def newest(sample: Sample, spec: Spec) -> Sample:
-    """Of stacked observations the last one alone."""
-    return sample | {key: sample[key][..., -f.shape[-1] :] for key, f in spec.observations.items()}

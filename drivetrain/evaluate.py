@@ -19,9 +19,9 @@ import torch
 
 from drivetrain import stats
 from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
-from drivetrain.collect import find_actor, spec_of
+from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor, Episode, rollout
-from drivetrain.envs.words import split_name, with_options
+from drivetrain.envs.words import spec_of, split_name, with_options
 from drivetrain.errors import BadConfig
 from drivetrain.film import write_film
 

@@ -8,6 +8,7 @@ A sample is a flat dict whose keys are LeRobot's, the same in memory, on disk an
     task                          str, the instruction   next.truncated    bool
 
 `expert.action`, where a data set has it, is what an expert would have done there; imitation learns it instead of `action`.
+`expert.acted` says at which steps it was the expert who did.
 
 What only an expert or an auditor may see is under `privileged.` in an environment's `info`; no policy reads it.
 
@@ -35,6 +36,7 @@ STATE = "observation.state"
 FRONT = "observation.images.front"
 ACTION = "action"
 EXPERT_ACTION = "expert.action"
+EXPERT_ACTED = "expert.acted"
 REWARD = "next.reward"
 TERMINATED = "next.terminated"
 TRUNCATED = "next.truncated"

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from drivetrain import catalog
-from drivetrain.envs.words import make_env, split_name, with_options
+from drivetrain.envs.words import make_env, newest, spec_of, split_name, with_options
 from drivetrain.envs.worlds import Worlds
 from drivetrain.sample import Feature, Sample, Spec
 
@@ -170,11 +170,17 @@ def same(a: Sample, b: Sample) -> bool:
 
 
 def its_time_limit_is_a_truncation(name: str) -> None:
+    """Reached by chance, or by an expert where chance ends too soon."""
+    base, _ = split_name(name)
+    if is_cut_short(name) and base in catalog.EXPERTS:
+        is_cut_short(name, catalog.find("experts", base)(spec_of(name)))
+
+
+def is_cut_short(name: str, expert: Any = None) -> bool:
+    """Whether an episode ends before its limit; where it does not, that must be by truncation."""
     env = make_env(name)
-    base, options = split_name(name)
-    expert = catalog.find("experts", base)() if base in catalog.EXPERTS else None
     allowed = env.unwrapped.spec.max_episode_steps if env.unwrapped.spec else None
-    limit = math.ceil(allowed / options.get("repeat", 1)) if allowed else None
+    limit = math.ceil(allowed / split_name(name)[1].get("repeat", 1)) if allowed else None
     observation, info = env.reset(seed=5)
     for step, random_action in enumerate(some_actions(env.get_wrapper_attr("sample_spec"), limit or PATIENCE), start=1):
         action = shown(expert, observation, info) if expert else random_action
@@ -184,6 +190,7 @@ def its_time_limit_is_a_truncation(name: str) -> None:
         if terminated or truncated:
             break
     env.close()
+    return bool(terminated)
 
 
 def shown(expert: Any, observation: Sample, info: dict[str, Any]) -> Any:
@@ -259,10 +266,6 @@ def it_can_be_repeated_and_stacked(name: str) -> None:
             last, seen = plain.reset()[0], doubled.reset()[0]
     plain.close()
     doubled.close()
-
-
-def newest(stacked: Sample, spec: Spec) -> Sample:
-    return {key: stacked[key][..., -feature.shape[-1] :] for key, feature in spec.observations.items()}
 
 
 EXAMS: tuple[Callable[[str], None], ...] = (

@@ -16,11 +16,14 @@ import torch
 
 from drivetrain.envs.words import make_env
 from drivetrain.envs.worlds import stack
-from drivetrain.sample import ACTION, EXPERT_ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, Spec, restart
+from drivetrain.sample import ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, Spec, restart
 
 
 class Actor(Protocol):
-    """Whoever acts: a policy, or an expert (which has `privileged = True`, and then sees `privileged.*` as well)."""
+    """Whoever acts: a policy, or an expert (which has `privileged = True`, and then sees `privileged.*` as well).
+
+    What an actor's info holds under `expert.` [N, ...] is kept with the samples.
+    """
 
     def initial(self, batch_size: int) -> Memory: ...
     def act(
@@ -52,8 +55,8 @@ class Lane:
             return self.observation | {k: v for k, v in self.info.items() if k.startswith("privileged.")}
         return self.observation
 
-    def step(self, action: Any, keep: bool, film: bool, meant: Any = None) -> bool:
-        """One step; says whether it was the last. `meant` is what an expert would have done, where one was asked."""
+    def step(self, action: Any, keep: bool, film: bool, said: Sample) -> bool:
+        """One step; says whether it was the last. `said` is kept with the sample."""
         before, episode = self.observation, self.episode
         if film:
             episode.frames.append(self.env.render())  # type: ignore[arg-type]
@@ -63,8 +66,7 @@ class Lane:
         if keep:
             after = {REWARD: np.float32(reward), TERMINATED: terminated, TRUNCATED: truncated and not terminated}
             task = self.env.sample_spec.task  # type: ignore[attr-defined]
-            wished = {} if meant is None else {EXPERT_ACTION: meant}
-            episode.samples.append({**before, ACTION: action, **wished, **after, TASK: task})
+            episode.samples.append({**before, ACTION: action, **said, **after, TASK: task})
         if terminated or truncated:
             if film:
                 episode.frames.append(self.env.render())  # type: ignore[arg-type]
@@ -92,10 +94,11 @@ def rollout(
         action, memory, info = actor.act(
             stack([lane.seen_by(actor) for lane in begun]), memory, greedy=greedy, generator=generator
         )
+        said = {key: value for key, value in info.items() if key.startswith("expert.")}
         ended = np.array(
             [
-                lane.step(a, keep, lane.episode.seed in filmed, m)
-                for lane, a, m in zip(begun, action, info.get("meant", [None] * len(begun)), strict=True)
+                lane.step(a, keep, lane.episode.seed in filmed, {key: value[i] for key, value in said.items()})
+                for i, (lane, a) in enumerate(zip(begun, action, strict=True))
             ]
         )
         if not ended.any():

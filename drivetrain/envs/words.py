@@ -181,3 +181,16 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
         env = Stack(env, ours["stack"])
     env.sample_spec = replace(env.sample_spec, env=name)
     return env
+
+
+def spec_of(name: str) -> Spec:
+    """What the environment of that name gives and takes."""
+    world = make_env(name)
+    world.close()
+    spec: Spec = world.sample_spec  # type: ignore[attr-defined]
+    return spec
+
+
+def newest(sample: Sample, spec: Spec) -> Sample:
+    """Of stacked observations the last one alone, which is what `spec` describes."""
+    return sample | {key: sample[key][..., -f.shape[-1] :] for key, f in spec.observations.items()}

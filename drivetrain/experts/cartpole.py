@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from drivetrain.sample import Memory, Sample
+from drivetrain.sample import Memory, Sample, Spec
 
 GAINS = np.array([0.3, 0.5, 6.0, 1.0])  # of position_m, speed_mps, tilt_rad, tilt_rate_radps
 
 
 class Expert:
     privileged = True
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
 
     def initial(self, batch_size: int) -> Memory:
         return {}

@@ -18,10 +18,10 @@ from drivetrain import transforms
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
-from drivetrain.envs.words import make_env, with_options
+from drivetrain.envs.words import spec_of, with_options
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, Sample, Spec
+from drivetrain.sample import ACTION, Sample
 from drivetrain.training.start import start_from
 
 
@@ -76,11 +76,7 @@ def tensors(batch: Sample) -> Sample:
 
 def open_data(config: Config) -> tuple[Episodes, Episodes]:
     """The episodes to train on and those held out, in the shape the policy will see."""
-    wanted: Spec | None = None
-    if config.env:
-        world = make_env(with_options(config.env, stack=1))
-        wanted = world.sample_spec  # type: ignore[attr-defined]
-        world.close()
+    wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
     data = open_dataset(config.dataset, wanted).as_meant()
     learn, held_out = data.split(1 - config.held_out, config.seed)
     return learn.stack(config.frame_stack), held_out.stack(config.frame_stack)
