@@ -2,7 +2,8 @@
 
     drivetrain collect --env cartpole-pixels --by cartpole --episodes 20 --output-dir data/cartpole
 
-`--by` is an expert of the catalog, `random`, or a run. Data sets hold single pictures: whoever learns from them stacks.
+`--by` is an expert of the catalog, `random`, a run or `autopilot`, CARLA's TrafficManager. Data sets hold single
+pictures: whoever learns from them stacks. `--reveal` also writes what experts and auditors see.
 An interrupt loses at most the episode in progress; the same command with --resume goes on after the last whole one.
 `--as captions` and `--as instructions` write pictures with words about them instead: see `describe.py`.
 """
@@ -21,28 +22,32 @@ from drivetrain import catalog
 from drivetrain.checkpoint import load_policy
 from drivetrain.data.lerobot import Writer
 from drivetrain.envs.rollout import Actor, Episode, RandomActor, rollout
-from drivetrain.envs.words import newest, spec_of, with_options
-from drivetrain.errors import BadConfig, UnknownName
+from drivetrain.envs.words import make_env, newest, spec_of, with_options
+from drivetrain.errors import BadConfig, BadData, UnknownName
 from drivetrain.experts.choosing import find_expert
-from drivetrain.sample import EXPERT_ACTION, Memory, Sample, Spec
+from drivetrain.sample import EXPERT_ACTION, Feature, Memory, Sample, Spec
+
+AUTOPILOT = "autopilot"
+TRIES = 3  # for an episode whose world breaks down
 
 
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole-pixels"  # where to act; a name of `drivetrain list envs`, with options
-    by: str = "cartpole"  # an expert of `drivetrain list experts`, `random`, or a run folder
+    by: str = "cartpole"  # an expert of `drivetrain list experts`, `random`, `autopilot` (in CARLA), or a run folder
     episodes: int = 20
     seed: int = 1_000_000  # the first episode's; the others count on from it
     noise: float = 0.0  # share of the steps at which any action is taken: it shows how to recover
     greedy: bool = True  # a run takes its likeliest action; --no-greedy draws
+    reveal: bool = False  # also write what experts and auditors see: privileged.*
     video: bool = False  # pictures as mp4, small and nearly the same, instead of lossless
     output_dir: str = "data/cartpole"
     resume: bool = False  # go on where an interrupted collection stopped
 
 
 def find_actor(by: str, spec: Spec) -> Actor:
-    if by == "random":
-        return RandomActor(spec)
+    if by in ("random", AUTOPILOT):
+        return RandomActor(spec)  # nobody listens to what an autopilot's passenger does
     if by in catalog.EXPERTS:
         expert: Actor = find_expert(by, spec)
         return expert
@@ -72,22 +77,45 @@ class Noisy:
         return np.where(slip.reshape(-1, *[1] * (meant.ndim - 1)), drawn, meant), memory, {**info, EXPERT_ACTION: meant}
 
 
+def play(actor: Actor, env: str, seed: int, config: Config) -> Episode:
+    """One episode; again, where its world broke down on the way."""
+    for _ in range(TRIES):
+        chance = torch.Generator().manual_seed(seed)
+        (episode,) = rollout(
+            actor, env, [seed], greedy=config.greedy, generator=chance, keep=True, reveal=config.reveal
+        )
+        if not episode.info.get("lost"):
+            return episode
+    raise BadData(f"BadData: the world of episode seed {seed} broke down {TRIES} times; what was finished is kept")
+
+
+def revealed(env: str, seed: int) -> dict[str, Feature]:
+    """What the world shows to experts, as features."""
+    world = make_env(env)
+    _, info = world.reset(seed=seed)
+    world.close()
+    shown = {key: np.asarray(value) for key, value in info.items() if key.startswith("privileged.")}
+    return {key: Feature(value.shape, str(value.dtype)) for key, value in shown.items()}
+
+
 def collect(config: Config) -> Iterator[Episode]:
     """The episodes, each written before it is handed on."""
     if config.episodes < 1:
         raise BadConfig(f"BadConfig: episodes must be 1 or more, got {config.episodes}")
     if config.seed < 0:
         raise BadConfig(f"BadConfig: seed must be 0 or more, got {config.seed}")
-    actor = find_actor(config.by, spec_of(config.env))
-    spec = spec_of(with_options(config.env, stack=1))
+    env = with_options(config.env, autopilot=1) if config.by == AUTOPILOT else config.env
+    actor = find_actor(config.by, spec_of(env))
+    spec = replace(spec_of(with_options(env, stack=1)), env=config.env)
+    if config.reveal:
+        spec = replace(spec, features={**spec.features, **revealed(env, config.seed)})
     if config.noise:
         actor = Noisy(actor, spec, config.noise)
         spec = replace(spec, features={**spec.features, EXPERT_ACTION: spec.action})
     writer = Writer(Path(config.output_dir), spec, video=config.video, resume=config.resume)
     seeds = range(config.seed + writer.episodes, config.seed + config.episodes)
     for seed in seeds:  # each its own rollout, so that an episode is the same after an interrupt as without one
-        chance = torch.Generator().manual_seed(seed)
-        (episode,) = rollout(actor, config.env, [seed], greedy=config.greedy, generator=chance, keep=True)
+        episode = play(actor, env, seed, config)
         for sample in episode.samples:
             writer.add(newest(sample, spec))
         writer.end_episode()

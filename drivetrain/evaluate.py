@@ -1,6 +1,7 @@
 """Evaluation: fresh episodes on named seeds, greedy, with an interval; and two policies on the same seeds, paired.
 
     drivetrain eval runs/ppo --episodes 100 --seed 5000 --against runs/bc --video ppo.mp4 --json
+    drivetrain eval carla --env carla:traffic=20 --episodes 20        an expert
 
 Training draws its worlds from hashed seeds; evaluation counts up from `--seed`, so the two do not meet by design.
 Worlds are Gymnasium's own wherever training may use a faster drawing.
@@ -10,14 +11,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from drivetrain import stats
+from drivetrain import catalog, stats
 from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
 from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor, Episode, rollout
@@ -53,9 +54,29 @@ class Result:
     terminated: tuple[bool, ...]
     checkpoint: str = ""
     step: int = -1
+    scores: tuple[dict[str, Any], ...] = ()  # of each episode, where the world keeps one
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "summary": stats.summary(self.returns).to_json()}
+        said = {**self.__dict__, "summary": stats.summary(self.returns).to_json()}
+        return {**said, "driving": driving(self.scores)} if self.scores else said
+
+
+def driving(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What CARLA's Leaderboard would say: shares from 0 to 1, and infractions per kilometre, of all episodes together."""
+    found: dict[str, Any] = {
+        name: stats.summary([score[name] for score in scores]).to_json()
+        for name in ("completion", "driving", "penalty")
+    }
+    km = sum(score["driven_m"] for score in scores) / 1000
+    found["per_km"] = {
+        kind: stats.per(sum(score["infractions"][kind] for score in scores), max(km, 1e-6)).to_json()
+        for kind in scores[0]["infractions"]
+    }
+    found["km"], found["caused"] = km, sum(score["caused"] for score in scores)
+    found["ended"] = {
+        how: sum(score["ended"] == how for score in scores) for how in {score["ended"] for score in scores}
+    }
+    return found
 
 
 def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
@@ -83,6 +104,7 @@ def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
         tuple(r.terminated for r in rows),
         about.get("checkpoint", ""),
         about.get("step", -1),
+        tuple(r.info["score"] for r in rows if "score" in r.info),
     )
 
 
@@ -105,7 +127,11 @@ def official(env: str) -> str:
 
 
 def evaluate_run(path: str, config: Config) -> Result:
-    """A run or checkpoint in the world it was made for, or the one asked for."""
+    """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
+    if path in catalog.EXPERTS and not Path(path).exists():
+        if not config.env:
+            raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
+        return evaluate(find_actor(path, spec_of(config.env)), config.env, config, name=path)
     checkpoint = resolve(path)
     policy = load_policy(checkpoint)
     env = config.env or policy.spec.env
@@ -170,6 +196,20 @@ def in_words(said: dict[str, Any]) -> str:
 
 def _line(result: dict[str, Any]) -> str:
     s = result["summary"]
+    return _returns(result, s) + ("\n  " + _driven(result["driving"]) if "driving" in result else "")
+
+
+def _driven(said: dict[str, Any]) -> str:
+    shares = [
+        f"{name} {100 * said[key]['mean']:.1f}%"
+        + (f" ({100 * said[key]['low']:.1f} to {100 * said[key]['high']:.1f})" if said[key]["low"] is not None else "")
+        for name, key in (("route completion", "completion"), ("driving score", "driving"))
+    ]
+    broken = [f"{rate['value']:.2f} {kind}" for kind, rate in said["per_km"].items() if rate["value"]]
+    return f"{', '.join(shares)}; infractions per km: {', '.join(broken) or 'none'}; {said['km']:.1f} km"
+
+
+def _returns(result: dict[str, Any], s: dict[str, Any]) -> str:
     return (
         f"{result['name']} in {result['env']}: mean {s['mean']:.1f}, std {s['std']:.1f}, IQM {s['iqm']:.1f}, "
         f"{_interval(s, '.1f')}, {s['n']} episodes, seeds {result['seeds'][0]} on"

@@ -3,6 +3,7 @@
     stats.summary(returns)          mean, deviation, IQM, and a 95% interval of each of the two centres
     stats.paired(mine, theirs)      "better", "worse" or "no difference shown", on the same seeds
     stats.wilson(successes, trials) a rate
+    stats.per(events, exposure)     how often something happens per kilometre or hour
     stats.correlation(a, b)         Pearson's
 
 Intervals of means are bootstrapped (percentile, widened for small samples as Hesterberg 2015 does, because plain
@@ -108,6 +109,30 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> In
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == trials else middle + half
     return Interval(rate, low, high)
+
+
+def per(events: int, exposure: float, *, confidence: float = CONFIDENCE) -> Interval:
+    """Events per unit of exposure, with Garwood's exact interval for a Poisson count."""
+    if events < 0 or exposure <= 0:
+        raise BadConfig(f"BadConfig: a rate needs 0 events or more and some exposure, got {events} in {exposure}")
+    tail = (1 - confidence) / 2
+
+    def at_most(count: int, expected: float) -> float:
+        if expected == 0:
+            return 1.0
+        return sum(math.exp(k * math.log(expected) - expected - math.lgamma(k + 1)) for k in range(count + 1))
+
+    def where(share: Callable[[float], float], wanted: float) -> float:
+        """The expected count at which a falling share is as wanted."""
+        low, high = 0.0, 10.0 * (events + 10)
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if share(middle) > wanted else (low, middle)
+        return middle
+
+    high = where(lambda expected: at_most(events, expected), tail)
+    low = where(lambda expected: at_most(events - 1, expected), 1 - tail) if events else 0.0
+    return Interval(events / exposure, low / exposure, high / exposure)
 
 
 def correlation(a: Values, b: Values, *, confidence: float = CONFIDENCE) -> Interval:

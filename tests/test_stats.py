@@ -241,3 +241,11 @@ def test_correlations_need_pairs():
     with pytest.raises(BadConfig, match="as many values"):
         stats.correlation([1, 2], [1, 2, 3])
     assert stats.correlation([1, 2, 3], [1, 2, 4]).low is None
+
+
+def test_rates_have_garwoods_interval():
+    none, ten = stats.per(0, 2.0), stats.per(10, 5.0)
+    assert (none.value, none.low, none.high) == pytest.approx((0.0, 0.0, 3.6889 / 2), abs=1e-4)
+    assert (ten.value, ten.low, ten.high) == pytest.approx((2.0, 4.7954 / 5, 18.3904 / 5), abs=1e-4)
+    with pytest.raises(BadConfig, match="exposure"):
+        stats.per(1, 0.0)

@@ -18,6 +18,8 @@ from drivetrain.envs.words import make_env
 from drivetrain.envs.worlds import stack
 from drivetrain.sample import ACTION, REWARD, TASK, TERMINATED, TRUNCATED, Memory, Sample, Spec, restart
 
+DONE = "done.action"  # in the info of a world that drives by itself: what it did
+
 
 class Actor(Protocol):
     """Whoever acts: a policy, or an expert (which has `privileged = True`, and then sees `privileged.*` as well).
@@ -45,7 +47,8 @@ class Episode:
 class Lane:
     """One world under way."""
 
-    def __init__(self, env_name: str, seed: int):
+    def __init__(self, env_name: str, seed: int, reveal: bool = False):
+        self.reveal = reveal
         self.env: gym.Env[Sample, Any] = make_env(env_name)
         self.observation, self.info = self.env.reset(seed=seed)
         self.episode = Episode(seed)
@@ -58,12 +61,14 @@ class Lane:
     def step(self, action: Any, keep: bool, film: bool, said: Sample) -> bool:
         """One step; says whether it was the last. `said` is kept with the sample."""
         before, episode = self.observation, self.episode
+        before = before | {k: v for k, v in self.info.items() if k.startswith("privileged.")} if self.reveal else before
         if film:
             episode.frames.append(self.env.render())  # type: ignore[arg-type]
         self.observation, reward, terminated, truncated, self.info = self.env.step(action)
         episode.total += float(reward)
         episode.length += 1
         if keep:
+            action = self.info.get(DONE, action)
             after = {REWARD: np.float32(reward), TERMINATED: terminated, TRUNCATED: truncated and not terminated}
             task = self.env.sample_spec.task  # type: ignore[attr-defined]
             episode.samples.append({**before, ACTION: action, **said, **after, TASK: task})
@@ -85,10 +90,12 @@ def rollout(
     lanes: int = 8,
     keep: bool = False,
     film: Iterable[int] = (),
+    reveal: bool = False,
 ) -> Iterator[Episode]:
-    """One episode per seed, as they end; `keep` their samples, `film` the seeds named."""
+    """One episode per seed, as they end; `keep` their samples, `reveal` what experts see in them, `film` the
+    seeds named."""
     filmed, waiting = set(film), list(seeds)
-    begun = [Lane(env_name, waiting.pop(0)) for _ in range(min(lanes, len(waiting)))]
+    begun = [Lane(env_name, waiting.pop(0), reveal) for _ in range(min(lanes, len(waiting)))]
     start = memory = actor.initial(len(begun))
     while begun:
         action, memory, info = actor.act(
@@ -106,7 +113,7 @@ def rollout(
         yield from (begun[i].episode for i in np.flatnonzero(ended))
         for i in np.flatnonzero(ended):
             if waiting:
-                begun[i] = Lane(env_name, waiting.pop(0))
+                begun[i] = Lane(env_name, waiting.pop(0), reveal)
                 ended[i] = False
                 memory = restart(memory, start, np.arange(len(begun)) == i)
         begun = [lane for lane, over in zip(begun, ended, strict=True) if not over]

@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -110,7 +110,6 @@ def carla(
 
 
 class CarlaEnv(gym.Env[Sample, Any]):
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     render_mode = "rgb_array"
     waits = True  # a step is spent waiting for a server: worlds side by side step in threads
 
@@ -129,6 +128,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         features |= dict(SENSORS[name] for name in self.sensors)
         features[ACTION] = PATH if self.by_path else CONTROLS
         self.sample_spec = Spec(features, TASK, float(options["hz"]))
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.sample_spec.fps}
         self.observation_space = gym.spaces.Dict(self.spaces())
         self.action_space = space_of(self.sample_spec.action)
         self.server: server.Server | None = None
@@ -146,6 +146,8 @@ class CarlaEnv(gym.Env[Sample, Any]):
             if options[name] not in allowed:
                 listed = ", ".join(map(str, allowed))
                 raise BadConfig(f"BadConfig: carla: got {name}={options[name]}, expected one of {listed}")
+        if options["autopilot"] and self.by_path:
+            raise BadConfig("BadConfig: carla: an autopilot has pedals and no path; leave action=path out")
         for name in self.sensors:
             if name not in SENSORS:
                 raise BadConfig(
@@ -473,12 +475,13 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.last_info = {
             "score": self.score.to_json(),
             "town": self.map.name.rpartition("/")[2],
-            "applied": self.applied,
             "privileged.path": self.to_ego(self.way.points[rows, :2]).astype(np.float32),
             "privileged.car": np.array(car, np.float32),
             "privileged.others": self.neighbours(),
             "privileged.stops": self.stops_ahead(),
         }
+        if self.options["autopilot"]:
+            self.last_info["done.action"] = self.applied
         return self.last_info
 
     def stops_ahead(self) -> Array:

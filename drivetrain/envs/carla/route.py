@@ -235,7 +235,7 @@ def read_xml(path: str | Path) -> list[Listed]:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise BadData(f"BadData: {path}: {error}; expected routes as CARLA's Leaderboard writes them") from None
-    found = []
+    found: list[Listed] = []
     for route in root.iter("route"):
         spots = list(route.iter("position")) or list(route.iter("waypoint"))
         try:
