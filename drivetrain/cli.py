@@ -30,6 +30,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain report RUN                 write report.md and its curves anew
+  drivetrain drive RUN [FLAGS]          at the wheel of a CARLA vehicle in real time, with a deadline report
   drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
   drivetrain demo                       the whole path on CartPole's pictures, in minutes
 
@@ -301,6 +302,16 @@ def eval_(arguments: list[str]) -> int:
     return 0
 
 
+def drive(arguments: list[str]) -> int:
+    from drivetrain import drive as verb
+
+    path, rest = named(arguments, "a run", "drivetrain drive")
+    settings = config.parse(verb.Config(), rest, "drivetrain drive RUN")
+    said = verb.drive(path, settings, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    print(json.dumps(said) if settings.json else verb.in_words(said))
+    return 130 if said["interrupted"] else 0
+
+
 def report(arguments: list[str]) -> int:
     from drivetrain.report import write_report
 
@@ -346,6 +357,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "train": train,
     "eval": eval_,
+    "drive": drive,
     "report": report,
     "sim": sim,
     "demo": demo,

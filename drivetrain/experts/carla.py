@@ -22,7 +22,7 @@ Array = np.ndarray
 LIMIT_SHARE, CRUISE_MPS = 0.9, 10.0
 ASIDE_MPS2, BRAKE_MPS2, HARD_MPS2, PULL_MPS2 = 2.0, 2.5, 5.0, 2.0
 BEND_M = 4  # rows over which a bend is measured
-LINE_M = 1.0  # to stop before a line
+LIGHT_M, SIGN_M = 4.5, 1.0  # to stop before a line: of a light, where a camera on the roof still sees the lamp
 GAP_M, GAP_S = 3.0, 1.1
 MARGIN_M = 0.5
 FORESIGHT_S, MOMENT_S = 4.0, 0.25
@@ -65,9 +65,9 @@ def speed(path: Array, car: Array, others: Array, stops: Array) -> float:
     allowed = min(LIMIT_SHARE * limit_mps, CRUISE_MPS, for_bends(path))
     light_m, sign_m = stops
     if light_m < 900 and stopping_m(now_mps, HARD_MPS2) < light_m + 2.0:
-        allowed = min(allowed, before_line(light_m))
+        allowed = min(allowed, before_line(light_m - LIGHT_M))
     if sign_m < 900:
-        allowed = min(allowed, before_line(sign_m))
+        allowed = min(allowed, before_line(sign_m - SIGN_M))
     if not len(others):
         return allowed
     allowed = min(allowed, behind(path, others, half_m, now_mps))
@@ -82,8 +82,8 @@ def stopping_m(speed_mps: float, brake_mps2: float) -> float:
 
 
 def before_line(gap_m: float) -> float:
-    """The speed from which one still comes to stand before it."""
-    return math.sqrt(2 * BRAKE_MPS2 * max(gap_m - LINE_M, 0.0))
+    """The speed from which one still comes to stand in so many metres."""
+    return math.sqrt(2 * BRAKE_MPS2 * max(gap_m, 0.0))
 
 
 def for_bends(path: Array) -> float:
