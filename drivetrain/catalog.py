@@ -46,6 +46,7 @@ ENVS: dict[str, Entry] = {
 
 ALGORITHMS: dict[str, Entry] = {
     "bc": Entry("drivetrain.training.il.bc", "behaviour cloning: do what the demonstrator did"),
+    "dagger": Entry("drivetrain.training.il.dagger", "clone, act, ask the expert what was right, and clone all of it"),
     "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
@@ -62,6 +63,7 @@ STAGES: dict[str, Entry] = {
 
 EXPERTS: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.experts.cartpole:Expert", "a linear controller that never drops the pole"),
+    "carracing": Entry("drivetrain.experts.carracing:Expert", "pure pursuit that brakes for bends; pedals or labels"),
 }
 
 DATASETS: dict[str, Entry] = {
