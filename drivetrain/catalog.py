@@ -52,6 +52,7 @@ ENVS: dict[str, Entry] = {
 
 ALGORITHMS: dict[str, Entry] = {
     "bc": Entry("drivetrain.training.il.bc", "behaviour cloning: do what the demonstrator did"),
+    "dagger": Entry("drivetrain.training.il.dagger", "clone, act, ask the expert what was right, and clone all of it"),
     "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
@@ -71,6 +72,7 @@ EXPERTS: dict[str, Entry] = {
     "carla": Entry(
         "drivetrain.experts.carla:Expert", "knows the route, the lights and everyone around", "carla", "carla"
     ),
+    "carracing": Entry("drivetrain.experts.carracing:Expert", "pure pursuit that brakes for bends; pedals or labels"),
 }
 
 DATASETS: dict[str, Entry] = {

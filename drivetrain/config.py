@@ -31,11 +31,11 @@ FROM_ONE = {
     "episodes",
     "epochs",
 }
-FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "steps"}
+FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "round_steps", "steps"}
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
 FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
-UP_TO_ONE = {"dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
+UP_TO_ONE = {"beta", "dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
 UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 

@@ -127,12 +127,13 @@ TOYS = {
     "constant-continuous": "toys:constant_continuous",
     "recall": "toys:Recall",
 }
+EXPERTS = {"identity": "toys:Shown"}
 DATA = {"shown": "toys:open_shown", "shown-continuous": "toys:open_shown_continuous"}
 
 
 @contextlib.contextmanager
 def in_catalog() -> Iterator[None]:
-    tables = ((catalog.ENVS, TOYS), (catalog.DATASETS, DATA))
+    tables = ((catalog.ENVS, TOYS), (catalog.EXPERTS, EXPERTS), (catalog.DATASETS, DATA))
     for table, things in tables:
         table.update({name: catalog.Entry(target, "a toy") for name, target in things.items()})
     try:
@@ -141,6 +142,22 @@ def in_catalog() -> Iterator[None]:
         for table, things in tables:
             for name in things:
                 table.pop(name, None)
+
+
+class Shown:
+    """An expert in both kinds of `identity`."""
+
+    privileged = True
+
+    def __init__(self, spec: Spec):
+        self.discrete = spec.discrete
+
+    def initial(self, batch_size: int) -> dict[str, Any]:
+        return {}
+
+    def act(self, observation: Sample, memory: Any, *, greedy: bool, generator: Any) -> tuple[np.ndarray, Any, Any]:
+        seen = observation[STATE]
+        return (seen.argmax(-1) if self.discrete else 2 * seen), memory, {}
 
 
 def open_shown(spec: Spec, episodes: int = 40) -> Episodes:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from drivetrain.errors import BadData
-from drivetrain.sample import ACTION, EXPERT_ACTION, TASK, Feature, Sample, Spec
+from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, TASK, Feature, Sample, Spec
 
 IS_FIRST = "is_first"
 VALID = "valid"
@@ -76,13 +76,37 @@ class Pictures:
         return self._frames[rows]
 
 
+class Chain:
+    """Arrays end to end without a copy: what each holds, and has decoded, stays with it."""
+
+    def __init__(self, parts: Sequence[np.ndarray | Pictures | Chain]):
+        self.parts = tuple(parts)
+        self.edges = np.cumsum([len(part) for part in parts])  # row after the last of each part
+        self.shape: tuple[int, ...] = (int(self.edges[-1]), *parts[0].shape[1:])
+        self.dtype: np.dtype[Any] = parts[0].dtype
+
+    def __len__(self) -> int:
+        return int(self.edges[-1])
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        rows = np.asarray(np.arange(len(self))[where])
+        found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+        owner = np.searchsorted(self.edges, rows, side="right")
+        for i in np.unique(owner):
+            mine = owner == i
+            found[mine] = self.parts[i][rows[mine] - (self.edges[i] - len(self.parts[i]))]
+        return found
+
+
 class Episodes:
     """Frames of many episodes end to end, and where each episode starts; a split shares the arrays of its source."""
 
     def __init__(
         self,
         spec: Spec,
-        arrays: Mapping[str, np.ndarray | Pictures],  # [rows, ...] each, ragged features with their `<key>.count`
+        arrays: Mapping[
+            str, np.ndarray | Pictures | Chain
+        ],  # [rows, ...] each, ragged features with their `<key>.count`
         lengths: Sequence[int] | np.ndarray,
         *,
         starts: Sequence[int] | np.ndarray | None = None,
@@ -175,7 +199,8 @@ class Episodes:
             return self
         other = self.select(np.arange(self.episodes))
         other.arrays[ACTION] = other.arrays.pop(EXPERT_ACTION)
-        features = {key: feature for key, feature in self.spec.features.items() if key != EXPERT_ACTION}
+        other.arrays.pop(EXPERT_ACTED, None)
+        features = {key: f for key, f in self.spec.features.items() if key not in (EXPERT_ACTION, EXPERT_ACTED)}
         other.spec = replace(self.spec, features=features)
         return other
 
@@ -234,3 +259,27 @@ class Episodes:
             if count != rows or count < int((self.starts + self.lengths).max()):
                 needed = int((self.starts + self.lengths).max())
                 raise BadData(f"BadData: {key}: got {count} rows, the episodes need {needed}; lengths do not add up")
+
+
+def together(parts: Sequence[Episodes]) -> Episodes:
+    """The episodes of all parts, in their order; pictures are not copied. Stack afterwards."""
+    first = parts[0]
+    for part in parts:
+        assert part._stack == 1, "stack what is together"
+        first.spec.require(part.spec, who="the first part", by="another")
+    rows = np.cumsum([len(part.task_index) for part in parts])
+    before = rows - [len(part.task_index) for part in parts]
+    tasks = list(dict.fromkeys(task for part in parts for task in part.tasks))
+    numbers = [np.array([tasks.index(task) for task in part.tasks])[part.task_index] for part in parts]
+    return Episodes(
+        first.spec,
+        {key: _end_to_end([part.arrays[key] for part in parts]) for key in first.arrays},
+        np.concatenate([part.lengths for part in parts]),
+        starts=np.concatenate([part.starts + start for part, start in zip(parts, before, strict=True)]),
+        tasks=tasks,
+        task_index=np.concatenate(numbers),
+    )
+
+
+def _end_to_end(arrays: Sequence[np.ndarray | Pictures | Chain]) -> np.ndarray | Chain:
+    return Chain(arrays) if len(arrays[0].shape) > 2 else np.concatenate([array[:] for array in arrays])

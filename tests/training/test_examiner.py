@@ -17,7 +17,7 @@ from drivetrain.envs.rollout import RandomActor, rollout
 from drivetrain.envs.words import make_env
 from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
-from drivetrain.training.il import bc
+from drivetrain.training.il import bc, dagger
 from drivetrain.training.online_rl import dqn, ppo, sac
 
 ALGORITHMS = list(catalog.ALGORITHMS)
@@ -42,6 +42,8 @@ VARIANTS = {
         replace(sac.DEBUG, env="carracing-continuous:repeat=8", network=TINY, steps=24, warmup=8, batch_size=4),
     ),
     "bc-lstm-dropout": ("bc", replace(bc.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
+    "dagger-lstm-dropout": ("dagger", replace(dagger.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
+    "dagger-alone": ("dagger", replace(dagger.DEBUG, dataset="", env="cartpole-pixels", frame_stack=2, network=TINY)),
     "bc-carracing": ("bc", replace(bc.DEBUG, env="carracing", frame_stack=2, network=TINY)),
 }
 CASES = {name: (name, catalog.find("algorithms", name).DEBUG) for name in ALGORITHMS} | VARIANTS
@@ -52,6 +54,12 @@ EASY = {
         "identity": bc.Config(dataset="shown", env="identity", steps=150, lr=1e-2, network=TINY),
         "identity-continuous": bc.Config(
             dataset="shown-continuous", env="identity-continuous", steps=300, lr=1e-2, network=TINY
+        ),
+    },
+    "dagger": {
+        "identity": dagger.Config(dataset="", env="identity", steps=300, round_steps=60, lr=1e-2, network=TINY),
+        "identity-continuous": dagger.Config(
+            dataset="", env="identity-continuous", steps=300, round_steps=60, lr=1e-2, network=TINY
         ),
     },
     "dqn": {
@@ -243,8 +251,8 @@ def test_killed_twice_and_before_the_first_checkpoint(name, uninterrupted, tmp_p
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("bc", 6), ("dqn-n-step-wrapped", 6)]
-    + [pytest.param(name, 1, marks=pytest.mark.slow) for name in ("bc", "dqn-n-step-wrapped")],
+    [("bc", 6), ("dagger", 16), ("dqn-n-step-wrapped", 6)]
+    + [pytest.param(*case, marks=pytest.mark.slow) for case in (("bc", 1), ("dagger", 3), ("dqn-n-step-wrapped", 1))],
 )
 def test_killed_at_any_change_of_a_file_while_saving(name, stride, uninterrupted, tmp_path):
     """From the middle of the run on, just before every `stride`-th time that the run folder is touched."""
