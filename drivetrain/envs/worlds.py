@@ -8,6 +8,7 @@ from nothing as a function of a seed: that is what a resumed run and an uninterr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -48,19 +49,23 @@ class Worlds:
         self.sample_spec: Spec = self.envs[0].sample_spec  # type: ignore[attr-defined]
         self.infos: list[Info] = []  # of the observations to act on next
         self._finished: list[Finished] = []
+        waits = count > 1 and getattr(
+            self.envs[0].unwrapped, "waits", False
+        )  # for a server: the others go on meanwhile
+        self._each: Any = ThreadPoolExecutor(count, thread_name_prefix="world").map if waits else map
 
     def rebuild(self, *seed: int) -> Sample:
         """New worlds, at the start of new episodes; a function of the seed alone."""
         self.close()
         self.envs = [make_env(self.name) for _ in range(self.count)]
         seeds = np.random.SeedSequence(seed).generate_state(self.count)
-        begun = [env.reset(seed=int(s)) for env, s in zip(self.envs, seeds, strict=True)]
+        begun = list(self._each(lambda env, s: env.reset(seed=int(s)), self.envs, seeds))
         self.infos = [info for _, info in begun]
         self._totals, self._lengths = np.zeros(self.count), np.zeros(self.count, dtype=int)
         return stack([observation for observation, _ in begun])
 
     def step(self, actions: np.ndarray) -> Step:
-        went = [env.step(action) for env, action in zip(self.envs, actions, strict=True)]
+        went = list(self._each(lambda env, action: env.step(action), self.envs, actions))
         final = stack([w[0] for w in went])
         reward = np.array([w[1] for w in went], dtype=np.float32)
         terminated = np.array([w[2] for w in went], dtype=bool)

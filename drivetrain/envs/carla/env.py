@@ -182,10 +182,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
                 self.begin(random)
                 break
             except (RuntimeError, queue.Empty, server.NoServer) as error:
-                mine = self.server is not None and self.server.ours
-                if attempt == 2 or not mine:
-                    raise self.gone(error) from None
+                gone, again = self.gone(error), self.server is not None and self.server.ours and attempt == 1
                 self.drop_server()
+                if not again:
+                    raise gone from None
         return self.seen, self.info()
 
     def gone(self, error: Exception) -> server.NoServer:
@@ -355,7 +355,9 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.observe()
         except (RuntimeError, queue.Empty) as error:
             if self.server is None or not self.server.ours:
-                raise self.gone(error) from None
+                gone = self.gone(error)
+                self.drop_server()
+                raise gone from None
             self.drop_server()
             return self.seen, 0.0, False, True, {**self.last_info, "lost": True}
         terms = self.rewards(*before)
@@ -566,6 +568,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.mounted, self.heard, self.others, self.ego = [], {}, [], None
 
     def drop_server(self) -> None:
+        """Nothing more is asked of a server that broke down; ours is ended."""
         if self.server is not None:
             self.server.end()
         self.mounted, self.heard, self.others, self.ego = [], {}, [], None

@@ -26,7 +26,7 @@ from typing import Any
 from drivetrain.errors import MissingExtra, UserError
 
 START_S = 180.0  # compiling takes a minute, the first time
-ANSWER_S = 20.0  # for one call
+ANSWER_S = 10.0  # for one call
 LOAD_S = 120.0
 KNOCKS = 5  # times a server that listens is asked for its version
 LOCAL = ("127.0.0.1", "localhost", "::1")
