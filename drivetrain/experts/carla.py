@@ -49,10 +49,17 @@ class Expert:
     def one(self, path: Array, car: Array, others: Array, stops: Array) -> Array:
         wanted = speed(path, car, others[others[:, 6] > 0], stops)
         if self.by_path:
-            points = np.stack([np.interp(POINTS_M, far_along(path), axis) for axis in path.T], axis=1)
+            way = from_here(path)
+            points = np.stack([np.interp(POINTS_M, far_along(way), axis) for axis in way.T], axis=1)
             return np.concatenate([points.reshape(-1), [wanted]])
         _, base_m, most_rad, rear_m, now_mps, _ = car
         return follow.controls(path, wanted, now_mps, follow.Car(base_m, most_rad, rear_m))
+
+
+def from_here(path: Array) -> Array:
+    """From the vehicle to the path and along it; who is off it comes back at half a right angle."""
+    off_m = float(np.hypot(*path[0]))
+    return np.concatenate([np.zeros((1, 2)), path[1 + min(int(off_m), len(path) - 2) :]])
 
 
 def far_along(path: Array) -> Array:

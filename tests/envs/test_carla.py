@@ -242,3 +242,16 @@ def test_the_expert_stops_for_who_stands_ahead():
     assert driver.speed(path, car, nobody, np.array([20.0, 999.0])) < free, "a red light"
     bend = np.stack([np.minimum(np.arange(64.0), 10), np.maximum(np.arange(64.0) - 10, 0)], axis=1)
     assert driver.speed(bend, car, nobody, away) < 7.0
+
+
+@pytest.mark.parametrize("aside_m", [0.0, 2.0, 25.0])
+def test_the_path_to_follow_begins_at_the_vehicle(aside_m):
+    from drivetrain.envs.carla.env import PATH, POINTS_M
+    from drivetrain.experts import carla as driver
+
+    way = driver.from_here(np.stack([np.arange(64.0), np.full(64, aside_m)], axis=1))
+    points = np.stack([np.interp(POINTS_M, driver.far_along(way), axis) for axis in way.T], axis=1)
+    assert (np.hypot(*points.T) <= np.array(POINTS_M) + 1e-6).all()
+    low, high = PATH.bounds()
+    assert ((low[:-1] <= points.reshape(-1)) & (points.reshape(-1) <= high[:-1])).all()
+    assert points[-1, 1] >= min(aside_m, 12.0)

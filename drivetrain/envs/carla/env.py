@@ -48,7 +48,6 @@ GOAL_MOST_M = 200.0
 PATH_ROWS, OTHERS, SIGHT_M, NONE_M = 64, 32, 70.0, 999.0
 HEEDED_M, HEEDED_MPS = 8.0, 0.2  # a stop sign asks for a halt this near to its line
 MOST_WARM_TICKS = 200
-MANAGER_PORT = 8000
 
 CONTROLS = Feature((3,), low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0), names=("steer", "throttle", "brake"))
 PATH = Feature(
@@ -137,6 +136,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.mounted: list[Any] = []
         self.heard: dict[str, queue.Queue[Any]] = {}
         self.seen: Sample = {}
+        self.manager: Any = None  # CARLA's TrafficManager, where one drives
 
     def check(self, options: dict[str, Any]) -> None:
         for name, allowed in {
@@ -219,6 +219,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.world.tick()
         else:
             raise BadConfig(f"BadConfig: no free place to begin at in {self.map.name}; ask for less traffic")
+        self.world.tick()  # a TrafficManager forgets whom it does not find in the world
         self.look_around()
         self.mount()
         self.applied = np.zeros(3, np.float32)
@@ -262,9 +263,15 @@ class CarlaEnv(gym.Env[Sample, Any]):
         elif self.traffic:
             self.others = self.managed(random)
 
+    def traffic_manager(self) -> Any:
+        """One for each episode, at a port of its own: it keeps the map that it first saw. It listens on all addresses."""
+        if self.manager is None:
+            self.manager = self.client.get_trafficmanager(server.free_port())
+            self.manager.set_synchronous_mode(True)
+        return self.manager
+
     def managed(self, random: np.random.Generator) -> list[Any]:
-        manager = self.client.get_trafficmanager(MANAGER_PORT)
-        manager.set_synchronous_mode(True)
+        manager = self.traffic_manager()
         manager.set_random_device_seed(int(random.integers(1 << 30)))
         prints = [b for b in self.world.get_blueprint_library().filter("vehicle.*") if b.has_attribute("base_type")]
         prints = [b for b in prints if b.get_attribute("base_type").as_str() == "car"]
@@ -275,8 +282,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
                 break
             actor = self.world.try_spawn_actor(prints[int(random.integers(len(prints)))], place)
             if actor is not None:
-                actor.set_autopilot(True, MANAGER_PORT)
                 found.append(actor)
+        self.world.tick()  # as above
+        for actor in found:
+            actor.set_autopilot(True, manager.get_port())
         return found
 
     def spawn(self) -> Any:
@@ -337,9 +346,8 @@ class CarlaEnv(gym.Env[Sample, Any]):
         """CARLA's TrafficManager drives our vehicle along the route."""
         import carla
 
-        manager = self.client.get_trafficmanager(MANAGER_PORT)
-        manager.set_synchronous_mode(True)
-        self.ego.set_autopilot(True, MANAGER_PORT)
+        manager = self.traffic_manager()
+        self.ego.set_autopilot(True, manager.get_port())
         manager.set_path(self.ego, [carla.Location(*map(float, p)) for p in self.way.points[5::5]])
         manager.auto_lane_change(self.ego, False)
 
@@ -561,17 +569,19 @@ class CarlaEnv(gym.Env[Sample, Any]):
         with contextlib.suppress(RuntimeError):
             for sensor in self.mounted:
                 sensor.stop()
+            if self.manager is not None:
+                self.manager.shut_down()
             gone = [*self.mounted, *getattr(self, "others", []), *filter(None, [getattr(self, "ego", None)])]
             if self.server is not None and not self.server.ours and gone:
                 for actor in reversed(gone):
                     actor.destroy()
-        self.mounted, self.heard, self.others, self.ego = [], {}, [], None
+        self.mounted, self.heard, self.others, self.ego, self.manager = [], {}, [], None, None
 
     def drop_server(self) -> None:
         """Nothing more is asked of a server that broke down; ours is ended."""
         if self.server is not None:
             self.server.end()
-        self.mounted, self.heard, self.others, self.ego = [], {}, [], None
+        self.mounted, self.heard, self.others, self.ego, self.manager = [], {}, [], None, None
         self.server = self.client = self.world = None
 
     def close(self) -> None:

@@ -128,6 +128,12 @@ def listening(host: str, port: int, wait_s: float = 2.0) -> bool:
         return False
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
 def borrow(host: str, port: int, traffic: int, seed: int = 0) -> Server:
     """The server at that address, or one of ours: from those that idle, or a new one."""
     if port and listening(host, port):
