@@ -1,13 +1,13 @@
 """Driving in CARLA, measured on the embedded server: the expert, data collection, speed, a cloned policy and its deadlines.
 
-    python bench/driving.py expert                 20 routes in the built-in towns and 10 in towns drawn at random, 20 other cars
+    python bench/driving.py expert                 20 routes in built-in towns, 10 in towns drawn at random, 20 other cars
     python bench/driving.py speed                  steps a second of the environment, one world and two side by side
     python bench/driving.py collect                frames a second and bytes a frame, by the expert and by TrafficManager
     python bench/driving.py policy RUN             a policy in a town it has seen, in one it has not, and without its picture
     python bench/driving.py drive RUN              the deadline report at 20 Hz
 
-Each writes its part of bench/results/driving.json. TrafficManager listens on all addresses: `collect` runs it in a network of its
-own (unshare -n), and leaves it out where that cannot be made.
+Each writes its part of bench/results/driving.json. TrafficManager listens on all addresses: `collect` runs it in a network
+of its own (unshare -n), and leaves it out where that cannot be made.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def flags(config: Any, prefix: str = "--") -> list[str]:
 
 def _refuse_unknown(default: Any, arguments: Sequence[str], program: str) -> None:
     known = flags(default)
-    negated = [re.sub(r"([\w-]+)$", r"no-\1", flag) for flag in known]
+    negated = [re.sub(r"^(--(?:.*\.)?)", r"\1no-", flag) for flag in known]
     for argument in arguments:
         flag = argument.split("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in known and flag not in negated:

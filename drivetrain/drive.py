@@ -156,7 +156,7 @@ class Screen:
             self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         except OSError as error:
             raise BadConfig(
-                f"BadConfig: cannot show the picture at port {port}: {error.strerror}; choose --page-port"
+                f"BadConfig: cannot show the picture at port {port}: {error.strerror}; choose another --page-port"
             ) from None
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/"
@@ -232,14 +232,14 @@ def pilot_and_world(path: str, config: Config) -> tuple[Actor, str]:
         "port": config.port,
         **({"film": 1} if config.video or config.page else {}),
     }
-    if path in catalog.EXPERTS and not Path(path).exists():
-        name = with_options(config.env or FAMILY, **world)
-        return find_actor(path, spec_of(name)), name
-    policy = load_policy(resolve(path))
-    env = config.env or policy.spec.env
+    expert = path in catalog.EXPERTS and not Path(path).exists()
+    policy = None if expert else load_policy(resolve(path))
+    env = config.env or (policy.spec.env if policy else FAMILY)
     if split_name(env)[0] != FAMILY:
-        raise BadConfig(f"BadConfig: {path} was made for {env or 'no env'}, expected carla; add --env carla:OPTIONS")
+        raise BadConfig(f"BadConfig: {path} would drive in {env or 'no env'}, expected carla; add --env carla:OPTIONS")
     name = with_options(env, **world)
+    if policy is None:
+        return find_actor(path, spec_of(name)), name
     policy.spec.require(spec_of(name))
     return policy, name
 

@@ -333,3 +333,14 @@ def test_every_verb_has_help(verb, capsys):
     with contextlib.suppress(SystemExit):  # tyro's way of being done
         assert main([*verb.split(), "--help"]) == 0
     assert f"usage: drivetrain {verb}" in capsys.readouterr().out
+
+
+def test_what_is_on_can_be_turned_off():
+    from drivetrain import collect, config
+    from drivetrain.errors import BadConfig
+    from drivetrain.training.online_rl import ppo
+
+    assert config.parse(collect.Config(), ["--no-greedy"], "x") == collect.Config(greedy=False)
+    assert config.parse(ppo.Config(), ["--network.no-normalise"], "x") == ppo.Config()
+    with pytest.raises(BadConfig, match="no-env"):
+        config.parse(collect.Config(), ["--no-env"], "x")
