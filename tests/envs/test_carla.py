@@ -5,11 +5,14 @@ import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+from alone import INSIDE, alone
 
 from drivetrain import collect
 from drivetrain.data.lerobot import open_lerobot
@@ -255,3 +258,24 @@ def test_the_path_to_follow_begins_at_the_vehicle(aside_m):
     low, high = PATH.bounds()
     assert ((low[:-1] <= points.reshape(-1)) & (points.reshape(-1) <= high[:-1])).all()
     assert points[-1, 1] >= min(aside_m, 12.0)
+
+
+@pytest.mark.slow
+def test_the_autopilot_drives_and_what_it_did_is_written(tmp_path):
+    words = alone()
+    if not words:
+        pytest.skip("no loopback-only network namespace can be made here (unshare -n, ip link set lo up)")
+    world = "carla:town=roundabout,length=80,turns=1,camera=32x18,sensors=imu"
+    flags = ["--env", world, "--by", "autopilot", "--episodes", "2", "--output-dir", str(tmp_path / "set"), "--reveal"]
+    command = [*words, "sh", "-c", INSIDE, "sh", sys.executable, "-m", "drivetrain", "collect", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    data = open_lerobot(tmp_path / "set")
+    assert data.spec.env == world
+    steer, throttle, _ = data.values(ACTION).T
+    assert throttle.max() > 0.3
+    assert np.abs(steer).max() > 0.01
+    assert data.values(STATE)[:, 0].max() > 3.0
+    assert data.values("privileged.path").shape[1:] == (64, 2)
+    for first, length in zip(data.starts, data.lengths, strict=True):
+        assert data.values(STATE)[first : first + length, 0].max() > 3.0, "it drives in every episode"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alone import INSIDE, alone
 
 pytest.importorskip("carla")
 
@@ -51,26 +52,14 @@ finally:
 """
 
 
-def alone():
-    """The words before a command that give it a network of its own; none where that cannot be made."""
-    for words in (["unshare", "-n"], ["unshare", "-rn"]):
-        try:
-            subprocess.run([*words, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, timeout=10)
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return words
-    return []
-
-
 def test_the_traffic_manager_drives(tmp_path):
     words = alone()
     if not words:
         pytest.skip("no loopback-only network namespace can be made here (unshare -n, ip link set lo up)")
     script = tmp_path / "drive.py"
     script.write_text(DRIVE)
-    inside = 'ip link set lo up && exec "$@"'
     said = subprocess.run(
-        [*words, "sh", "-c", inside, "sh", sys.executable, str(script), str(HERE / "town.py")],
+        [*words, "sh", "-c", INSIDE, "sh", sys.executable, str(script), str(HERE / "town.py")],
         capture_output=True,
         text=True,
         timeout=60,
@@ -143,9 +132,8 @@ def test_it_drives_twenty_cars_for_five_minutes(tmp_path):
         pytest.skip("no loopback-only network namespace can be made here (unshare -n, ip link set lo up)")
     script = tmp_path / "twenty.py"
     script.write_text(TWENTY)
-    inside = 'ip link set lo up && exec "$@"'
     said = subprocess.run(
-        [*words, "sh", "-c", inside, "sh", sys.executable, str(script)], capture_output=True, text=True, timeout=300
+        [*words, "sh", "-c", INSIDE, "sh", sys.executable, str(script)], capture_output=True, text=True, timeout=300
     )
     assert said.returncode in (0, -6), said.stderr  # the client may abort as its interpreter ends
     assert "done" in said.stdout, said.stdout + said.stderr
