@@ -5,9 +5,8 @@
 
 The wheels point along the circle through a place ahead on the centre line (pure pursuit, Coulter 1992). The speed is what
 the sharpest bend in sight allows, with the way there to brake. Labels are one thing at a time: brake where too fast, else
-steer where the wheels would have to turn, less what the car turns already, else accelerate. They do best at repeat=2: a
-press at full speed turns the car far, so each needs a look at what the last one did. The numbers below are from a random
-search over 8 tracks for pedals and 26 for labels.
+steer where the wheels would have to turn, less what the car turns already, else accelerate. On 20 tracks apart from those
+of the random search behind the numbers below, pedals return 934 at repeat=1 and 2, labels 913, and 893 at repeat=3.
 """
 
 from __future__ import annotations
