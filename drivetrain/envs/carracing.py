@@ -8,9 +8,9 @@ pixels, bit for bit, in a fifth of the time: see `FastCarRacing`. EnvPool's pict
 are for training only (`pool.py`).
 
 For experts, `info` has `privileged.position_m` [2], `privileged.speed_mps`, `privileged.heading_rad` (where the nose
-points, anticlockwise from the x axis, so a turn to the left makes it grow), `privileged.tiles` and `privileged.track`
-[512, 3]: the centre line in driving order as x_m, y_m and heading_rad, going round again after as many rows as the
-track has tiles, so that every track has one shape.
+points, anticlockwise from the x axis, so a turn to the left makes it grow), `privileged.turn_radps` (how fast it grows),
+`privileged.tiles` and `privileged.track` [512, 3]: the centre line in driving order as x_m, y_m and heading_rad, going
+round again after as many rows as the track has tiles, so that every track has one shape.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Privileged:
         return {
             "position_m": np.array((position.x, position.y)),
             "heading_rad": hull.angle + math.pi / 2,
+            "turn_radps": hull.angularVelocity,
             "speed_mps": math.hypot(velocity.x, velocity.y),
             "tiles": len(racing.track),
             "track": self._track.copy(),

@@ -5,7 +5,8 @@
 
 The wheels point along the circle through a place ahead on the centre line (pure pursuit, Coulter 1992). The speed is what
 the sharpest bend in sight allows, with the way there to brake. Labels are one thing at a time: brake where too fast, else
-steer where the wheels would have to turn, else accelerate. The numbers below are from a random search over 8 tracks.
+steer where the wheels would have to turn, less what the car turns already, else accelerate. On 20 tracks apart from those
+of the random search behind the numbers below, pedals return 934 at repeat=1 and 2, labels 913, and 893 at repeat=3.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from drivetrain.sample import Memory, Sample, Spec
 TILE_M = 3.5  # from one row of the track to the next
 WHEELBASE_M = 3.24
 SIGHT = np.arange(30)  # tiles ahead that matter for the speed
-MOVING_MPS = 20.0  # a label that steers is no use to a car that stands
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,19 @@ class Manner:
     reach_m: float  # the place aimed at is so far ahead,
     reach_s: float  # and farther by the way of so many seconds
     sharpness: float  # times the angle of the circle's tangent
+    calm: float  # share of the turn under way that is taken off
     grip_mps2: float  # sideways acceleration in bends
     braking_mps2: float
     top_mps: float
     blur: int  # tiles to either side over which a bend is measured
 
 
-PEDALS = Manner(4.4, 0.33, 1.6, 210.0, 50.0, 100.0, 3)
-LABELS = Manner(5.2, 0.33, 0.58, 231.0, 87.0, 67.0, 4)
+PEDALS = Manner(4.4, 0.33, 1.6, 0.0, 210.0, 50.0, 100.0, 3)
+LABELS = Manner(4.7, 0.3, 0.9, 0.6, 200.0, 55.0, 90.0, 5)
 
 GAS_PER_MPS, GAS_LESS_PER_RAD = 0.11, 2.5
 BRAKE_PER_MPS, MOST_BRAKE = 0.05, 0.62  # at 0.9 the wheels lock
-BRAKE_ABOVE_MPS, STEER_ABOVE_RAD, STEER_ABOVE_MPS = 3.2, 0.045, 20.0  # of labels; one that steers cannot set off
+BRAKE_ABOVE_MPS, STEER_ABOVE_RAD, STEER_ABOVE_MPS = 3.9, 0.022, 17.0  # of labels; one that steers cannot set off
 
 
 class Expert:
@@ -49,6 +50,7 @@ class Expert:
 
     def __init__(self, spec: Spec):
         self.labels = {name: choice for choice, name in enumerate(spec.action.names)} if spec.discrete else {}
+        self.manner = LABELS if spec.discrete else PEDALS
 
     def initial(self, batch_size: int) -> Memory:
         return {}
@@ -56,7 +58,7 @@ class Expert:
     def act(
         self, observation: Sample, memory: Memory, *, greedy: bool, generator: Any
     ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
-        left_rad, wanted_mps = plan(observation, LABELS if self.labels else PEDALS)
+        left_rad, wanted_mps = plan(observation, self.manner)
         speed_mps = np.asarray(observation["privileged.speed_mps"])
         if not self.labels:
             return controls(left_rad, speed_mps, wanted_mps), memory, {}
@@ -65,10 +67,10 @@ class Expert:
 
 def plan(observation: Sample, manner: Manner) -> tuple[np.ndarray, np.ndarray]:
     """How far to the left the wheels should point, and how fast to go; [B] each."""
-    track, tiles, position_m, heading_rad, speed_mps = (
+    track, tiles, position_m, heading_rad, turn_radps, speed_mps = (
         np.asarray(observation[f"privileged.{key}"])
-        for key in ("track", "tiles", "position_m", "heading_rad", "speed_mps")
-    )  # [B, 512, 3], [B], [B, 2], [B], [B]
+        for key in ("track", "tiles", "position_m", "heading_rad", "turn_radps", "speed_mps")
+    )  # [B, 512, 3], [B], [B, 2], and [B] each
     here = np.linalg.norm(track[..., :2] - position_m[:, None], axis=-1).argmin(-1)  # [B], below `tiles`
 
     def ahead(rows: np.ndarray) -> np.ndarray:
@@ -80,6 +82,8 @@ def plan(observation: Sample, manner: Manner) -> tuple[np.ndarray, np.ndarray]:
     way = pair[:, 0] + rest[:, None] * (pair[:, 1] - pair[:, 0]) - position_m
     beside_rad = wrapped(np.arctan2(way[:, 1], way[:, 0]) - heading_rad)
     left_rad = manner.sharpness * np.arctan(2 * WHEELBASE_M * np.sin(beside_rad) / np.linalg.norm(way, axis=-1))
+
+    left_rad -= manner.calm * WHEELBASE_M * turn_radps / np.maximum(speed_mps, 1.0)
 
     turns_rad = wrapped(ahead(SIGHT[None] + manner.blur)[..., 2] - ahead(SIGHT[None] - manner.blur)[..., 2])
     bend_per_m = np.maximum(np.abs(turns_rad) / (2 * manner.blur * TILE_M), 1e-4)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivetrain.data.episodes import IS_FIRST, VALID, Episodes, Pictures
+from drivetrain.data.episodes import IS_FIRST, VALID, Episodes, Pictures, together
 from drivetrain.data.fake import open_fake
 from drivetrain.data.open import open_dataset
 from drivetrain.errors import BadConfig, BadData, SpecMismatch, UnknownName
@@ -178,3 +178,37 @@ def test_a_folder_must_offer_what_is_asked_for(tmp_path: Path) -> None:
     assert len(open_dataset(str(tmp_path / "set"), numbered().spec)) == 3
     with pytest.raises(SpecMismatch, match=r"observation.state: training and the data set"):
         open_dataset(str(tmp_path / "set"), SPEC)
+
+
+def test_together_they_are_the_parts_one_after_another():
+    """Halves of a set, one with a second instruction, joined in the other order; pictures are decoded by their part alone."""
+    spec = Spec({FRONT: Feature((4, 4, 3), "uint8", colour="rgb"), ACTION: Feature((), "int64", choices=3)}, "Drive.")
+    parts = [open_fake(spec, episodes=3, seed=seed) for seed in (0, 1)]
+    parts[1].tasks, parts[1].task_index = ("Stop.", "Drive."), np.arange(len(parts[1])) % 2
+    asked = []
+
+    def decode(row):
+        asked.append(row)
+        return first_pictures[row]
+
+    first_pictures = parts[0].arrays[FRONT]
+    parts[0].arrays[FRONT] = Pictures(decode, len(first_pictures), (4, 4, 3))
+    part = parts[0].select([2, 0])
+    both = together([part, parts[1]])
+    assert both.episodes == 5
+    assert asked == []
+    for index, (source, episode) in enumerate([(part, 0), (part, 1), *((parts[1], i) for i in range(3))]):
+        wanted, got = source.episode(episode), both.episode(index)
+        assert wanted.keys() == got.keys()
+        for key in wanted:
+            np.testing.assert_array_equal(got[key], wanted[key])
+    window = both.stack(2).windows(np.arange(len(both)), 3)
+    assert window[FRONT].shape == (len(both), 3, 4, 4, 6)
+    assert len(asked) == len(set(asked)) == len(part)
+
+
+def test_what_does_not_fit_together_is_refused():
+    spec = Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=3)})
+    other = Spec({STATE: Feature((3,)), ACTION: Feature((), "int64", choices=3)})
+    with pytest.raises(SpecMismatch, match="observation"):
+        together([open_fake(spec), open_fake(other)])

@@ -1,0 +1,132 @@
+"""The driver of CarRacing: near-perfect laps by pedals, good ones by labels, and left is left."""
+
+import numpy as np
+import pytest
+
+from drivetrain.collect import find_actor
+from drivetrain.envs.rollout import Lane, rollout
+from drivetrain.envs.words import make_env, spec_of
+from drivetrain.experts.carracing import TILE_M, controls, labels, plan, wrapped
+from drivetrain.experts.choosing import find_expert
+
+HALF_ROAD_M = 20 / 3
+ENVS = ["carracing-continuous:repeat=2", "carracing:repeat=2"]
+
+
+def off_the_middle_m(info):
+    apart = info["privileged.track"][:, :2] - info["privileged.position_m"]
+    return np.linalg.norm(apart, axis=-1).min()
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_it_stays_on_the_road_and_gets_ahead(env):
+    """The first quarter of a lap, with some bends."""
+    expert, lane = find_expert("", spec_of(env)), Lane(env, 3)
+    furthest_m = 0.0
+    for _ in range(120):
+        batch = {key: np.asarray(value)[None] for key, value in lane.seen_by(expert).items()}
+        action, _, _ = expert.act(batch, {}, greedy=True, generator=None)
+        assert not lane.step(action[0], keep=False, film=False, said={})
+        furthest_m = max(furthest_m, off_the_middle_m(lane.info))
+    assert furthest_m < HALF_ROAD_M + 1.0  # of the middle of the car
+    assert lane.episode.total > 170
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "good"), list(zip(ENVS, (925, 880), strict=True)))
+def test_its_laps_are_near_perfect(env, good):
+    """Seeds that its numbers were not chosen on."""
+    totals = [episode.total for episode in rollout(find_expert("carracing", spec_of(env)), env, range(7_000, 7_004))]
+    assert np.mean(totals) > good
+
+
+def privileged(tiles=40, turn_rad=0.0, position_m=(0.0, 0.0), heading_rad=0.0, turn_radps=0.0, speed_mps=30.0):
+    """On a road from the origin along x, which turns by so much with each tile."""
+    heading = np.arange(512) % tiles * turn_rad
+    steps_m = TILE_M * np.stack((np.cos(heading), np.sin(heading)), -1)
+    places = np.cumsum(steps_m, 0) - steps_m
+    return {
+        "privileged.track": np.concatenate((places, heading[:, None]), -1)[None],
+        "privileged.tiles": np.array([tiles]),
+        "privileged.position_m": np.array([position_m]),
+        "privileged.heading_rad": np.array([heading_rad]),
+        "privileged.turn_radps": np.array([turn_radps]),
+        "privileged.speed_mps": np.array([speed_mps]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "label"),  # of somebody at 30 m/s in the middle of a straight road
+    [
+        ({}, "accelerate"),
+        ({"position_m": (3.5, -3.0)}, "left"),
+        ({"position_m": (3.5, 3.0)}, "right"),
+        ({"heading_rad": -0.4}, "left"),
+        ({"heading_rad": 0.4 + 4 * np.pi}, "right"),
+        ({"turn_rad": 0.3, "speed_mps": 80.0}, "brake"),
+        ({"heading_rad": -0.4, "speed_mps": 0.0}, "accelerate"),
+        ({"turn_radps": -2.0}, "left"),
+    ],
+)
+def test_it_does_the_obvious_by_labels_and_by_pedals(told, label):
+    seen = privileged(**told)
+    (choice,), _, _ = find_expert("", spec := spec_of("carracing")).act(seen, {}, greedy=True, generator=None)
+    assert spec.action.names[choice] == label
+    if "turn_radps" in told:
+        return  # with a wheel to turn it has no need to look at that
+    ((steer, gas, brake),), _, _ = find_expert("", spec_of("carracing-continuous")).act(
+        seen, {}, greedy=True, generator=None
+    )
+    if "heading_rad" in told or "position_m" in told:
+        assert np.sign(steer) == (
+            -1 if seen["privileged.heading_rad"] < 0 or seen["privileged.position_m"][0, 1] < 0 else 1
+        )
+    else:
+        assert (gas > 0, brake > 0) == (label == "accelerate", label == "brake")
+
+
+@pytest.mark.parametrize("env", ["carracing", "carracing-continuous"])
+@pytest.mark.parametrize(("left_rad", "sign"), [(0.3, 1), (-0.3, -1)])
+def test_what_says_left_turns_the_car_to_the_left(env, left_rad, sign):
+    spec, world = spec_of(env), make_env(env)
+    _, info = world.reset(seed=1)
+    forth, steering, speed = np.zeros(1), np.array([left_rad]), np.array([40.0])
+    before = info["privileged.heading_rad"]
+    for step in range(60):
+        left = forth if step < 40 else steering
+        if spec.discrete:
+            action = spec.action.names.index(labels(left, speed, speed + 10)[0])
+        else:
+            action = controls(left, speed, speed + 10)[0]
+        if step == 40:
+            before = info["privileged.heading_rad"]
+        *_, info = world.step(action)
+    world.close()
+    assert sign * wrapped(info["privileged.heading_rad"] - before) > 0.2
+
+
+def test_a_batch_is_driven_as_each_alone():
+    rows = [privileged(turn_rad=0.05, heading_rad=h, speed_mps=v) for h, v in ((0.1, 20.0), (-0.2, 60.0), (0.0, 90.0))]
+    rows[1] = rows[1] | {"privileged.tiles": np.array([33])}
+    together = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    for env in ("carracing", "carracing-continuous"):
+        expert = find_actor("carracing", spec_of(env))
+        alone = [expert.act(row, {}, greedy=True, generator=None)[0][0] for row in rows]
+        np.testing.assert_array_equal(expert.act(together, {}, greedy=True, generator=None)[0], alone)
+
+
+def test_behind_the_last_tile_comes_the_first():
+    """On a circle every place is like every other."""
+    around = privileged(tiles=40, turn_rad=2 * np.pi / 40)
+    track = around["privileged.track"][0]
+    manner = find_expert("", spec_of("carracing")).manner
+    said = [
+        plan(
+            around | {"privileged.position_m": track[i : i + 1, :2], "privileged.heading_rad": track[i : i + 1, 2]},
+            manner,
+        )
+        for i in (0, 20, 39)
+    ]
+    for left_rad, wanted_mps in said[1:]:
+        np.testing.assert_allclose(left_rad, said[0][0])
+        np.testing.assert_allclose(wanted_mps, said[0][1])
