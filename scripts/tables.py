@@ -42,6 +42,7 @@ def tables() -> str:
         "How fast the embedded CARLA server goes through the official client, 20 vehicles of traffic, every picture drawn "
         "anew; what is watched is on a vehicle of the client's (`python bench/sim.py`).",
         table(["watched", "ticks/s, each round", "times CarRacing's steps"], embedded()),
+        *driving(),
         *stages(),
         "How fast stages train beside Hugging Face's `Trainer`: same weights, rows and batch, on one thread, in one run "
         "(`python bench/vlm_training.py`).",
@@ -103,6 +104,29 @@ def embedded() -> list[list[str]]:
         rounds = ", ".join(f"{one['ticks_per_s']:.0f}" for one in case["rounds"])
         rows.append([name, rounds, f"{case['ticks_per_s'] / beside:.2f} x"])
     return [*rows, ["Gymnasium's CarRacing, 96x96", f"{beside:.0f} steps", "1"]]
+
+
+def driving() -> list[str]:
+    path = RESULTS / "driving.json"
+    if not path.exists():
+        return []
+    said, rows = read(path), []
+    for part, who in (("expert", "expert, 20 other cars"), ("policy", "clone, nobody else")):
+        for place, case in said.get(part, {}).items():
+            found = case["driving"]
+            shares = [
+                f"{100 * found[key]['mean']:.1f}% ({100 * found[key]['low']:.1f} to {100 * found[key]['high']:.1f})"
+                for key in ("completion", "driving")
+            ]
+            broken = ", ".join(f"{r['value']:.2f} {k.replace('_', ' ')}" for k, r in found["per_km"].items() if r["value"])
+            episodes = f"{len(case['episodes'])} routes, {found['km']:.1f} km"
+            rows.append([who, place, episodes, *shares, broken or "none"])
+    head = ["who", "where", "driven", "route completion", "driving score", "infractions per km"]
+    return [
+        "Driving in CARLA on the embedded server, routes of 300 m or more with two turns or more, means with their 95% "
+        "intervals (`python bench/driving.py`).",
+        table(head, rows),
+    ]
 
 
 def stages() -> list[str]:
