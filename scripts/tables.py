@@ -118,7 +118,9 @@ def driving() -> list[str]:
                 f"{100 * found[key]['mean']:.1f}% ({100 * found[key]['low']:.1f} to {100 * found[key]['high']:.1f})"
                 for key in ("completion", "driving")
             ]
-            broken = ", ".join(f"{r['value']:.2f} {k.replace('_', ' ')}" for k, r in found["per_km"].items() if r["value"])
+            broken = ", ".join(
+                f"{r['value']:.2f} {k.replace('_', ' ')}" for k, r in found["per_km"].items() if r["value"]
+            )
             episodes = f"{len(case['episodes'])} routes, {found['km']:.1f} km"
             rows.append([who, place, episodes, *shares, broken or "none"])
     head = ["who", "where", "driven", "route completion", "driving score", "infractions per km"]

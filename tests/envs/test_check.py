@@ -18,10 +18,8 @@ from drivetrain.envs import check as examiner
 from drivetrain.envs.words import space_of
 from drivetrain.sample import ACTION, STATE, Feature, Spec
 
-LONG = {("carla", "it_can_be_repeated_and_stacked")}  # minutes, together
+LONG = {("carla", "it_can_be_repeated_and_stacked")}
 LONG |= {(name, "worlds_side_by_side_equal_lone_ones") for name in ("carla", "carracing-continuous")}
-    (name, "worlds_side_by_side_equal_lone_ones") for name in ("carla", "carracing-continuous")
-}  # minutes, together
 CASES = [
     pytest.param(name, exam, id=f"{name}-{exam.__name__}", marks=[pytest.mark.slow] * ((name, exam.__name__) in LONG))
     for name in catalog.ENVS
