@@ -40,6 +40,22 @@ def test_its_laps_are_near_perfect(env, good):
     assert np.mean(totals) > good
 
 
+def test_it_sets_off_where_the_road_lies_far_to_the_side():
+    env = "carracing-continuous"
+    expert, lane = find_expert("", spec_of(env)), Lane(env, 30_081)
+    for _ in range(60):
+        batch = {key: np.asarray(value)[None] for key, value in lane.seen_by(expert).items()}
+        lane.step(expert.act(batch, {}, greedy=True, generator=None)[0][0], keep=False, film=False, said={})
+    assert lane.info["privileged.speed_mps"] > 20
+
+
+def test_who_has_spun_slows_down_to_turn_round():
+    expert = find_expert("", spec_of("carracing-continuous"))
+    astray = privileged(heading_rad=1.5, position_m=(30.0, 20.0), speed_mps=40.0)
+    ((steer, gas, brake),), _, _ = expert.act(astray, {}, greedy=True, generator=None)
+    assert (steer > 0, gas, brake > 0) == (True, 0, True)
+
+
 def privileged(tiles=40, turn_rad=0.0, position_m=(0.0, 0.0), heading_rad=0.0, turn_radps=0.0, speed_mps=30.0):
     """On a road from the origin along x, which turns by so much with each tile."""
     heading = np.arange(512) % tiles * turn_rad
