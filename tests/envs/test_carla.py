@@ -75,6 +75,12 @@ def test_what_the_sensors_see():
     assert info["privileged.path"][1, 0] == pytest.approx(1.0, abs=0.6), "the path leads ahead"
     assert abs(info["privileged.path"][5, 1]) < 1.0
     env.close()
+    around = make_env("carla:town=grid,camera=64x36,cameras=front+left+right+rear,turns=0,length=60")
+    pictures = [value for key, value in around.reset(seed=1)[0].items() if key.startswith("observation.images.")]
+    assert len(pictures) == 4
+    assert len({picture.tobytes() for picture in pictures}) == 4
+    assert np.array_equal(pictures[0], observation[FRONT])
+    around.close()
     blank = make_env("carla:town=grid,camera=64x36,turns=0,length=60,blank=1")
     assert not blank.reset(seed=1)[0][FRONT].any()
     blank.close()
@@ -125,6 +131,7 @@ def test_two_worlds_side_by_side_are_two_servers():
         ("state=speed+smell", "speed, command, points"),
         ("sensors=sonar", "sonar"),
         ("camera=big", "WIDTHxHEIGHT"),
+        ("cameras=roof", "front, left, right, rear"),
         ("hz=7", "hz=7"),
         ("weather=hail", "hail"),
         ("autopilot=1,action=path", "autopilot"),

@@ -32,13 +32,18 @@ from drivetrain.envs.carla.route import COMMANDS, FOLLOW, Route
 from drivetrain.envs.carla.score import FACTORS, Score, Touch
 from drivetrain.envs.words import space_of
 from drivetrain.errors import BadConfig
-from drivetrain.sample import ACTION, FRONT, STATE, Feature, Sample, Spec
+from drivetrain.sample import ACTION, STATE, Feature, Sample, Spec
 
 Array = np.ndarray
 TASK = "Follow the route."
 TICK_S = 0.05
 VEHICLE = "vehicle.lincoln.mkz_2020"
-CAMERA = {"x": 1.0, "z": 1.8}
+CAMERAS = {  # where they are and look, on the roof
+    "front": {"x": 1.0, "z": 1.8},
+    "left": {"y": -0.5, "z": 1.8, "yaw": -90.0},
+    "right": {"y": 0.5, "z": 1.8, "yaw": 90.0},
+    "rear": {"x": -1.0, "z": 1.8, "yaw": 180.0},
+}
 FILM = {"x": -6.5, "z": 3.4, "pitch": -12.0}
 FILM_SIZE = (640, 360)
 POINTS_M = (3.0, 6.0, 10.0, 15.0, 20.0)  # of the path that is an action
@@ -97,6 +102,7 @@ def carla(
     action: str = "controls",
     state: str = "speed+command",
     camera: str = "160x90",
+    cameras: str = "front",
     sensors: str = "",
     blank: int = 0,
     weather: str = "ClearNoon",
@@ -117,12 +123,14 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.town, self.host, self.port = str(options["town"]), str(options["host"]), int(options["port"])
         self.traffic, self.by_path = int(options["traffic"]), options["action"] == "path"
         self.sensors = [name for name in str(options["sensors"]).split("+") if name]
+        self.cameras = [name for name in str(options["cameras"]).split("+") if name]
         self.numbers = [name for name in str(options["state"]).split("+") if name]
         self.check(options)
         self.size = tuple(int(side) for side in str(options["camera"]).split("x"))
         self.listed = route.read_xml(options["routes"]) if options["routes"] else []
         self.ticks = round(1 / (TICK_S * options["hz"]))
-        features = {FRONT: Feature((self.size[1], self.size[0], 3), "uint8", 0.0, 255.0, colour="rgb")}
+        picture = Feature((self.size[1], self.size[0], 3), "uint8", 0.0, 255.0, colour="rgb")
+        features = {f"observation.images.{name}": picture for name in self.cameras}
         features[STATE] = state_feature(self.numbers)
         features |= dict(SENSORS[name] for name in self.sensors)
         features[ACTION] = PATH if self.by_path else CONTROLS
@@ -153,6 +161,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
                 raise BadConfig(
                     f"BadConfig: carla: there is no sensor {name!r}; join some of {', '.join(SENSORS)} by +"
                 )
+        if not self.cameras or set(self.cameras) - set(CAMERAS):
+            raise BadConfig(
+                f"BadConfig: carla: got cameras={options['cameras']}, expected some of {', '.join(CAMERAS)}, by +"
+            )
         if not self.numbers or set(self.numbers) - set(NUMBERS):
             raise BadConfig(
                 f"BadConfig: carla: got state={options['state']}, expected some of {', '.join(NUMBERS)}, by +"
@@ -323,15 +335,16 @@ class CarlaEnv(gym.Env[Sample, Any]):
             made = library.find(blueprint)
             for key, value in {**settings, "sensor_tick": period}.items():
                 made.set_attribute(key, value)
-            spot = {key: place.get(key, 0.0) for key in ("x", "z")}
-            turn = carla.Rotation(pitch=place.get("pitch", 0.0))
+            spot = {key: place.get(key, 0.0) for key in ("x", "y", "z")}
+            turn = carla.Rotation(pitch=place.get("pitch", 0.0), yaw=place.get("yaw", 0.0))
             actor = self.world.spawn_actor(made, carla.Transform(carla.Location(**spot), turn), attach_to=self.ego)
             self.heard[name] = queue.Queue()
             actor.listen(self.heard[name].put)
             self.mounted.append(actor)
 
         size = {"image_size_x": str(self.size[0]), "image_size_y": str(self.size[1]), "fov": "100"}
-        add("front", "sensor.camera.rgb", size, CAMERA)
+        for name in self.cameras:
+            add(name, "sensor.camera.rgb", size, CAMERAS[name])
         if self.options["film"]:
             size = {"image_size_x": str(FILM_SIZE[0]), "image_size_y": str(FILM_SIZE[1]), "fov": "90"}
             add("film", "sensor.camera.rgb", size, FILM)
@@ -448,13 +461,12 @@ class CarlaEnv(gym.Env[Sample, Any]):
     # ---- what is seen
 
     def observe(self) -> None:
-        image = self.messages["front"]
-        pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)
-        front = np.ascontiguousarray(pixels[..., 2::-1])
-        if self.options["blank"]:
-            front = np.zeros_like(front)
+        self.seen = {}
+        for name in self.cameras:
+            picture = pixels_of(self.messages[name])
+            self.seen[f"observation.images.{name}"] = np.zeros_like(picture) if self.options["blank"] else picture
         state = np.concatenate([NUMBER[name](self) for name in self.numbers])
-        self.seen = {FRONT: front, STATE: state.astype(np.float32)}
+        self.seen[STATE] = state.astype(np.float32)
         for name in self.sensors:
             self.seen |= READ[name](self.messages[name])
         if self.options["autopilot"]:
@@ -556,13 +568,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
         """The camera behind the vehicle (`film=1`) or the one in front, with what is done written into it."""
         from drivetrain.envs.carla.picture import drawn
 
-        message = self.messages.get("film")
-        if message is None:
-            pixels = self.seen[FRONT]
-        else:
-            pixels = np.frombuffer(message.raw_data, np.uint8).reshape(message.height, message.width, 4)[..., 2::-1]
+        seen = self.seen[f"observation.images.{self.cameras[0]}"]
+        pixels = pixels_of(self.messages["film"]) if "film" in self.messages else seen
         command = COMMANDS[self.way.command[self.row]] if hasattr(self, "way") else COMMANDS[FOLLOW]
-        return drawn(pixels, self.seen[FRONT], self.speed_mps, command, self.applied, self.score)
+        return drawn(pixels, seen, self.speed_mps, command, self.applied, self.score)
 
     def leave(self) -> None:
         """Our vehicle and its sensors go; a server that broke down is not asked."""
@@ -594,6 +603,13 @@ class CarlaEnv(gym.Env[Sample, Any]):
                     self.world.apply_settings(settings)
             server.give_back(self.server)
         self.server = self.client = self.world = None
+
+
+def pixels_of(image: Any) -> Array:
+    """uint8 [H, W, 3], red first."""
+    return np.ascontiguousarray(
+        np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)[..., 2::-1]
+    )
 
 
 def newest(heard: queue.Queue[Any], frame: int) -> Any:
