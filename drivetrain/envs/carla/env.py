@@ -107,6 +107,7 @@ def carla(
     blank: int = 0,
     weather: str = "ClearNoon",
     lights: str = "on",
+    stray: int = 30,
     hz: int = 10,
     film: int = 0,
     autopilot: int = 0,
@@ -172,8 +173,8 @@ class CarlaEnv(gym.Env[Sample, Any]):
         sides = str(options["camera"]).split("x")
         if len(sides) != 2 or not all(side.isdigit() and 8 <= int(side) <= 4096 for side in sides):
             raise BadConfig(f"BadConfig: carla: got camera={options['camera']}, expected WIDTHxHEIGHT, as in 160x90")
-        if self.traffic < 0 or int(options["length"]) < 10 or int(options["turns"]) < 0:
-            raise BadConfig("BadConfig: carla: traffic and turns are 0 or more, and length 10 m or more")
+        if self.traffic < 0 or int(options["length"]) < 10 or int(options["turns"]) < 0 or int(options["stray"]) < 1:
+            raise BadConfig("BadConfig: carla: traffic and turns are 0 or more, length 10 m or more, stray 1 m or more")
 
     def spaces(self) -> dict[str, gym.Space[Any]]:
         found: dict[str, gym.Space[Any]] = {}
@@ -235,7 +236,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.look_around()
         self.mount()
         self.applied = np.zeros(3, np.float32)
-        self.score, self.row, self.heeded = Score(self.way.length_m), 0, set[float]()
+        self.score, self.row, self.heeded = Score(self.way.length_m, float(self.options["stray"])), 0, set[float]()
         self.bumps.queue.clear()
         if self.options["autopilot"]:
             self.hand_over()

@@ -33,6 +33,7 @@ class Score:
     """One drive along a route of `length_m`, told of every step."""
 
     length_m: float
+    stray_m: float = DEVIATED_M
     lost_m: float = 0.0  # driven outside
     best_m: float = 0.0  # furthest along
     time_s: float = 0.0
@@ -54,7 +55,7 @@ class Score:
         self.still_s = 0.0 if speed_mps > BLOCKED_MPS else self.still_s + dt_s
         if self.best_m >= self.length_m - DONE_M:
             self.best_m, self.ended = self.length_m, "finished"
-        elif off_m > DEVIATED_M:
+        elif off_m > self.stray_m:
             self.ended = "deviated"
         elif self.still_s >= BLOCKED_S:
             self.ended = "blocked"
