@@ -1,6 +1,7 @@
 """Does the real LeRobot read what we write, and do we read what it writes? Side by side, frame by frame.
 
     python bench/lerobot_check.py                                        writes bench/results/lerobot.json
+    python bench/lerobot_check.py --read data/carla                      one data set of yours, every number and picture
     python bench/lerobot_check.py --torch-index https://download.pytorch.org/whl/cpu     where pip would bring CUDA
 
 LeRobot 0.4.4, the newest for Python 3.11, pins an older torch, so it lives in an environment of its own (`--env`, built
@@ -45,14 +46,19 @@ def main() -> int:
     parser.add_argument("--env", type=Path, default=HERE.parent / ".venv-lerobot", help="LeRobot's environment")
     parser.add_argument("--torch-index", default="", help="the index that torch comes from; pip's own if empty")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "lerobot.json")
+    parser.add_argument("--read", type=Path, help="a data set in our format: does LeRobot see what is in it?")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        inside(options.inside)
+        (read_one if options.read else inside)(options.inside)
         return 0
     sys.path.insert(0, str(HERE.parent))
     if not (options.env / "ready").exists():
         build(options.env, options.torch_index)
+    if options.read:
+        report = one(options.env, options.read)
+        print(json.dumps(report, indent=1))
+        return 0 if report["passed"] else 3
     with tempfile.TemporaryDirectory() as folder:
         report = compare(options.env, Path(folder))
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +74,43 @@ def build(env: Path, torch_index: str) -> None:
     for wanted in (["torch==2.13.0", *index], ["--no-deps", *PINNED], BESIDE):
         subprocess.run([*pip, *wanted], check=True)
     (env / "ready").touch()
+
+
+def one(env: Path, root: Path) -> dict[str, Any]:
+    """Every array of a data set, as we read it and as LeRobot does."""
+    from drivetrain.data.lerobot import open_lerobot
+
+    data = open_lerobot(root)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "set").symlink_to(root.resolve())
+        np.savez(folder / "ours.npz", **{key: data.values(key) for key in data.arrays})
+        path = _link_ffmpeg(env, folder / "libraries")
+        command = [str(env / "bin/python"), __file__, "--inside", str(folder), "--read", str(root)]
+        subprocess.run(command, check=True, env={**os.environ, "LD_LIBRARY_PATH": path})
+        report: dict[str, Any] = json.loads((folder / "inside.json").read_text())
+    report["passed"] = not report["unequal"] and report["frames"] == len(data) and report["episodes"] == data.episodes
+    return report
+
+
+def read_one(folder: Path) -> None:
+    _shim()
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    wanted = np.load(folder / "ours.npz")
+    data = LeRobotDataset("local/one", root=folder / "set")
+    unequal: dict[str, int] = {}
+    ours = {key: wanted[key] for key in wanted}
+    for i in range(len(data)):
+        item = data[i]
+        for key, values in ours.items():
+            seen = item[key].numpy()
+            if key.startswith("observation.images."):
+                seen = np.rint(seen.transpose(1, 2, 0) * 255).astype(np.uint8)
+            if not np.array_equal(seen.reshape(values[i].shape), values[i]):
+                unequal[key] = unequal.get(key, 0) + 1
+    found = {"frames": len(data), "episodes": data.meta.total_episodes, "compared": sorted(ours), "unequal": unequal}
+    (folder / "inside.json").write_text(json.dumps(found))
 
 
 def compare(env: Path, folder: Path) -> dict[str, Any]:
