@@ -104,6 +104,8 @@ def collect(config: Config) -> Iterator[Episode]:
         raise BadConfig(f"BadConfig: episodes must be 1 or more, got {config.episodes}")
     if config.seed < 0:
         raise BadConfig(f"BadConfig: seed must be 0 or more, got {config.seed}")
+    if config.noise and config.by == AUTOPILOT:
+        raise BadConfig("BadConfig: an autopilot's hand cannot slip: nobody can say what it meant; leave --noise out")
     env = with_options(config.env, autopilot=1) if config.by == AUTOPILOT else config.env
     actor = find_actor(config.by, spec_of(env))
     spec = replace(spec_of(with_options(env, stack=1)), env=config.env)

@@ -12,6 +12,7 @@ port, a server of ours is started.
 from __future__ import annotations
 
 import io
+import math
 import queue
 import threading
 import time
@@ -29,21 +30,22 @@ from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor
 from drivetrain.envs.words import make_env, spec_of, split_name, with_options
 from drivetrain.errors import BadConfig
-from drivetrain.film import write_film
+from drivetrain.film import Film
 from drivetrain.sample import Memory, Sample
 
 FAMILY = "carla"
 SHOWN_HZ = 10.0
+LONGEST_S = 3600.0
 PAGE = b"""<!doctype html><title>drivetrain</title><body style="margin:0;background:#111;color:#ccc;font:14px sans-serif">
 <img src="/stream" style="width:100%;max-width:960px;display:block;margin:auto"></body>"""
 
 
 @dataclass(frozen=True)
 class Config:
-    host: str = "127.0.0.1"
-    port: int = 0  # of CARLA; 0 starts a server of our own at any free one
+    host: str = ""  # of CARLA; empty is what the env says
+    port: int = 0  # of CARLA; 0 is what the env says and, where it says none, a server of our own
     env: str = ""  # another carla env than the one the policy was trained in, with its options
-    hz: int = 20  # pictures and actions per second
+    hz: int = 20  # pictures and actions per second, whatever the policy was trained at
     routes: int = 1  # driven one after another
     seed: int = 7_000  # the first route's; the others count on from it
     page: bool = True  # a live picture at a port of this machine, which is printed
@@ -54,19 +56,21 @@ class Config:
 
 @dataclass
 class Deadlines:
-    """How long the policy took, and how often that was too long."""
+    """How long the policy took, and how often that was too long. What the world's own step leaves of a period is all it has."""
 
     period_s: float
     took_s: list[float] = field(default_factory=list)
-    steps: int = 0
+    world_s: list[float] = field(default_factory=list)
     misses: int = 0
     world_late: int = 0  # pictures that came when the one after them was due
 
     def to_json(self) -> dict[str, Any]:
-        took = np.array(self.took_s or [0.0]) * 1000
+        took, world = (np.array(values or [0.0]) * 1000 for values in (self.took_s, self.world_s))
         return {
-            "deadline_ms": self.period_s * 1000,
-            "steps": self.steps,
+            "period_ms": self.period_s * 1000,
+            "world_p50_ms": float(np.percentile(world, 50)),
+            "deadline_ms": self.period_s * 1000 - float(np.percentile(world, 50)),
+            "steps": len(self.world_s),
             "misses": self.misses,
             "world_late": self.world_late,
             "p50_ms": float(np.percentile(took, 50)),
@@ -94,16 +98,18 @@ class Pilot:
             except Exception as error:  # noqa: BLE001  raised where the answer is awaited
                 self.said.put((error, 0.0))
 
-    def ask(self, seen: Sample) -> None:
-        """Unless it is still at an earlier picture, which it answers first."""
-        if not self.busy:
+    def ask(self, seen: Sample) -> bool:
+        """Whether it looks at this picture; it does not while it is still at an earlier one, which it answers first."""
+        free = not self.busy
+        if free:
             self.asked.put(seen)
             self.busy = True
+        return free
 
     def answer(self, by_s: float) -> tuple[Any, float] | None:
         """What to do, and how long it took; None where there is nothing by then."""
         try:
-            action, took_s = self.said.get(timeout=max(by_s - time.perf_counter(), 0.0))
+            action, took_s = self.said.get(timeout=min(max(by_s - time.perf_counter(), 0.0), LONGEST_S))
         except queue.Empty:
             return None
         self.busy = False
@@ -114,8 +120,7 @@ class Pilot:
     def begin(self) -> None:
         """A new route: what it remembers of the last one goes, and an answer still to come with it."""
         if self.busy:
-            self.said.get()
-            self.busy = False
+            self.answer(math.inf)
         self.memory = self.actor.initial(1)
 
     def end(self) -> None:
@@ -202,7 +207,11 @@ def drive(path: str, config: Config, tell: Callable[[str], None] = lambda text: 
         raise BadConfig(f"BadConfig: a film is an .mp4 file, got {config.video}; rename it")
     actor, name = pilot_and_world(path, config)
     env: Any = make_env(name)
-    deadlines, frames, scores = Deadlines(1 / config.hz), list[np.ndarray](), list[dict[str, Any]]()
+    deadlines, scores = Deadlines(1 / config.hz), list[dict[str, Any]]()
+    film = Film(Path(config.video), config.hz) if config.video else None
+    trained_hz = getattr(getattr(actor, "spec", None), "fps", config.hz)
+    if trained_hz != config.hz:
+        tell(f"trained at {trained_hz:.0f} pictures a second, driving at {config.hz}")
     screen = Screen(config.page_port) if config.page else None
     if screen:
         tell(f"to be seen at {screen.url}")
@@ -210,7 +219,7 @@ def drive(path: str, config: Config, tell: Callable[[str], None] = lambda text: 
     try:
         for seed in range(config.seed, config.seed + config.routes):
             scores.append({})
-            one_route(env, seed, pilot, deadlines, screen, frames if config.video else None, scores)
+            one_route(env, seed, pilot, deadlines, screen, film, scores)
             tell(f"route {len(scores)} in {scores[-1]['town']}: {scores[-1]['ended'] or 'broken off'}")
     except KeyboardInterrupt:
         interrupted = True
@@ -219,8 +228,8 @@ def drive(path: str, config: Config, tell: Callable[[str], None] = lambda text: 
         env.close()
         if screen:
             screen.close()
-    if config.video and frames:
-        write_film(Path(config.video), frames, config.hz)
+        if film:
+            film.close()
     driven = [score for score in scores if score]
     return {"policy": path, "env": name, "interrupted": interrupted, "deadlines": deadlines.to_json(), "routes": driven}
 
@@ -250,7 +259,7 @@ def one_route(
     pilot: Pilot,
     deadlines: Deadlines,
     screen: Screen | None,
-    frames: list[np.ndarray] | None,
+    film: Film | None,
     scores: list[dict[str, Any]],
 ) -> None:
     observation, info = env.reset(seed=seed)
@@ -266,28 +275,28 @@ def one_route(
             deadlines.world_late += 1
             next_s = time.perf_counter() + deadlines.period_s
         seen = observation | info if privileged else observation
-        pilot.ask({k: v for k, v in seen.items() if k.startswith(("observation.", "privileged."))})
-        show(env, screen, frames)
+        fresh = pilot.ask({k: v for k, v in seen.items() if k.startswith(("observation.", "privileged."))})
+        show(env, screen, film)
         answer = pilot.answer(next_s)
-        deadlines.steps += 1
-        if answer is None:
-            deadlines.misses += 1
-        else:
+        deadlines.misses += answer is None or not fresh
+        if answer is not None:
             hold = answer[0]
             deadlines.took_s.append(answer[1])
         time.sleep(max(next_s - time.perf_counter(), 0.0))
+        begun_s = time.perf_counter()
         observation, _, terminated, truncated, info = env.step(hold)
+        deadlines.world_s.append(time.perf_counter() - begun_s)
         scores[-1] = {**info["score"], "town": info["town"], "seed": seed}
         over = terminated or truncated
 
 
-def show(env: Any, screen: Screen | None, frames: list[np.ndarray] | None) -> None:
+def show(env: Any, screen: Screen | None, film: Film | None) -> None:
     watched = screen is not None and screen.wanted
-    if frames is None and not watched:
+    if film is None and not watched:
         return
     picture = env.render()
-    if frames is not None:
-        frames.append(picture)
+    if film is not None:
+        film.add(picture)
     if screen is not None and watched:
         screen.show(picture)
 
@@ -295,7 +304,8 @@ def show(env: Any, screen: Screen | None, frames: list[np.ndarray] | None) -> No
 def in_words(said: dict[str, Any]) -> str:
     d = said["deadlines"]
     lines = [
-        f"{said['policy']}: {d['steps']} actions, deadline {d['deadline_ms']:.0f} ms: median {d['p50_ms']:.1f} ms, "
+        f"{said['policy']}: {d['steps']} actions, a picture every {d['period_ms']:.0f} ms of which the world "
+        f"takes {d['world_p50_ms']:.0f}: the policy's median {d['p50_ms']:.1f} ms, "
         f"99th percentile {d['p99_ms']:.1f} ms, most {d['most_ms']:.1f} ms; {d['misses']} late"
         + (f"; the world itself was late {d['world_late']} times" if d["world_late"] else "")
     ]

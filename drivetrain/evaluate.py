@@ -23,7 +23,7 @@ from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
 from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor, Episode, rollout
 from drivetrain.envs.words import spec_of, split_name, with_options
-from drivetrain.errors import BadConfig
+from drivetrain.errors import BadConfig, BadData
 from drivetrain.film import write_film
 
 UNTRAINED = "untrained"
@@ -36,7 +36,7 @@ class Config:
     against: str = ""  # on the same seeds: a second run, an expert, `random`, or `untrained` (this network, new)
     env: str = ""  # another env than the one it was trained in; it must give the same observations
     greedy: bool = True  # the likeliest action; --no-greedy draws
-    lanes: int = 8  # episodes side by side
+    lanes: int = 8  # episodes side by side; in CARLA one at a time
     video: str = ""  # film the first episode into this .mp4
     json: bool = False  # one JSON object on stdout, and nothing else
     save: str = ""  # keep that object in this file as well
@@ -90,6 +90,10 @@ def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
     going = rollout(actor, env, seeds, greedy=config.greedy, generator=generator, lanes=config.lanes, film=film)
     done: dict[int, Episode] = {}
     for episode in watched(going, len(seeds), config.json):
+        if episode.info.get("lost"):
+            raise BadData(
+                f"BadData: the world of episode seed {episode.seed} broke down, and a score needs all; evaluate again"
+            )
         done[episode.seed] = episode
         if episode.frames:
             write_film(Path(config.video), episode.frames, spec_of(env).fps)

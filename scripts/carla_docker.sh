@@ -18,8 +18,8 @@ QUALITY=${QUALITY:-Epic}   # or Low: several times as fast, and poorer pictures
 
 command -v docker > /dev/null || { echo "docker is not installed: https://docs.docker.com/engine/install" >&2; exit 2; }
 
-exec docker run --rm --name "carla-$PORT" \
-    --gpus "device=$GPU" \
+exec docker run --rm --init --name "carla-$PORT" \
+    --gpus "device=$GPU" --env NVIDIA_DRIVER_CAPABILITIES=all \
     --publish "127.0.0.1:$PORT:$PORT" --publish "127.0.0.1:$((PORT + 1)):$((PORT + 1))" \
     "carlasim/carla:$VERSION" \
     bash CarlaUE4.sh -RenderOffScreen -nosound -quality-level="$QUALITY" -carla-rpc-port="$PORT"

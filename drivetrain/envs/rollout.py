@@ -50,8 +50,22 @@ class Lane:
     def __init__(self, env_name: str, seed: int, reveal: bool = False):
         self.reveal = reveal
         self.env: gym.Env[Sample, Any] = make_env(env_name)
-        self.observation, self.info = self.env.reset(seed=seed)
-        self.episode = Episode(seed)
+        self.episode, self.open = Episode(seed), True
+        try:
+            self.observation, self.info = self.env.reset(seed=seed)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def alone(self) -> bool:
+        """Whether its world is a server, of which one goes at a time."""
+        return bool(getattr(self.env.unwrapped, "waits", False))
+
+    def close(self) -> None:
+        if self.open:
+            self.env.close()
+        self.open = False
 
     def seen_by(self, actor: Actor) -> Sample:
         if getattr(actor, "privileged", False):
@@ -76,7 +90,7 @@ class Lane:
             if film:
                 episode.frames.append(self.env.render())  # type: ignore[arg-type]
             episode.terminated, episode.info = terminated, self.info
-            self.env.close()
+            self.close()
         return terminated or truncated
 
 
@@ -95,29 +109,35 @@ def rollout(
     """One episode per seed, as they end; `keep` their samples, `reveal` what experts see in them, `film` the
     seeds named."""
     filmed, waiting = set(film), list(seeds)
-    begun = [Lane(env_name, waiting.pop(0), reveal) for _ in range(min(lanes, len(waiting)))]
-    start = memory = actor.initial(len(begun))
-    while begun:
-        action, memory, info = actor.act(
-            stack([lane.seen_by(actor) for lane in begun]), memory, greedy=greedy, generator=generator
-        )
-        said = {key: value for key, value in info.items() if key.startswith("expert.")}
-        ended = np.array(
-            [
-                lane.step(a, keep, lane.episode.seed in filmed, {key: value[i] for key, value in said.items()})
-                for i, (lane, a) in enumerate(zip(begun, action, strict=True))
-            ]
-        )
-        if not ended.any():
-            continue
-        yield from (begun[i].episode for i in np.flatnonzero(ended))
-        for i in np.flatnonzero(ended):
-            if waiting:
-                begun[i] = Lane(env_name, waiting.pop(0), reveal)
-                ended[i] = False
-                memory = restart(memory, start, np.arange(len(begun)) == i)
-        begun = [lane for lane, over in zip(begun, ended, strict=True) if not over]
-        memory, start = ({k: v[torch.from_numpy(~ended)] for k, v in m.items()} for m in (memory, start))
+    begun: list[Lane] = []
+    try:
+        while waiting and len(begun) < lanes and not (begun and begun[0].alone):
+            begun.append(Lane(env_name, waiting.pop(0), reveal))
+        start = memory = actor.initial(len(begun))
+        while begun:
+            action, memory, info = actor.act(
+                stack([lane.seen_by(actor) for lane in begun]), memory, greedy=greedy, generator=generator
+            )
+            said = {key: value for key, value in info.items() if key.startswith("expert.")}
+            ended = np.array(
+                [
+                    lane.step(a, keep, lane.episode.seed in filmed, {key: value[i] for key, value in said.items()})
+                    for i, (lane, a) in enumerate(zip(begun, action, strict=True))
+                ]
+            )
+            if not ended.any():
+                continue
+            yield from (begun[i].episode for i in np.flatnonzero(ended))
+            for i in np.flatnonzero(ended):
+                if waiting:
+                    begun[i] = Lane(env_name, waiting.pop(0), reveal)
+                    ended[i] = False
+                    memory = restart(memory, start, np.arange(len(begun)) == i)
+            begun = [lane for lane, over in zip(begun, ended, strict=True) if not over]
+            memory, start = ({k: v[torch.from_numpy(~ended)] for k, v in m.items()} for m in (memory, start))
+    finally:
+        for lane in begun:
+            lane.close()
 
 
 class RandomActor:

@@ -1,6 +1,7 @@
 """The environment on a server of ours, through the official client; and what happens when servers break down."""
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from alone import INSIDE, alone
 
-from drivetrain import collect
+from drivetrain import cli, collect
 from drivetrain.data.lerobot import open_lerobot
 from drivetrain.envs.carla import server
 from drivetrain.envs.words import make_env
@@ -186,16 +187,24 @@ def test_a_collection_survives_its_server(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_server_that_is_not_ours_is_left_alone_and_its_end_is_told():
-    theirs = server.start(traffic=0, seed=99)
+    theirs = server.start()
     server.STARTED.remove(theirs)  # as if somebody else had started it
     try:
         env = make_env(f"{SMALL},port={theirs.port}")
         env.reset(seed=1)
         assert not env.unwrapped.server.ours
+        with pytest.raises(server.NoServer, match="one world"):
+            make_env(f"{SMALL},port={theirs.port}").reset()
+        world = env.unwrapped.client.get_world()
         env.close()
         assert theirs.running, "closing the environment does not end it"
+        assert not world.get_settings().synchronous_mode
+        assert not world.get_actors().filter("vehicle.*")
         env = make_env(f"{SMALL},port={theirs.port}")
         env.reset(seed=1)
+        map_before = env.unwrapped.client.get_world().id
+        env.reset(seed=2)
+        assert env.unwrapped.client.get_world().id == map_before, "the town is there already"
         os.kill(theirs.process.pid, signal.SIGKILL)
         theirs.process.wait()
         with pytest.raises(server.NoServer, match="stopped answering"):
@@ -286,3 +295,93 @@ def test_the_autopilot_drives_and_what_it_did_is_written(tmp_path):
     assert data.values("privileged.path").shape[1:] == (64, 2)
     for first, length in zip(data.starts, data.lengths, strict=True):
         assert data.values(STATE)[first : first + length, 0].max() > 3.0, "it drives in every episode"
+
+
+def test_eval_tells_the_scores(capsys, tmp_path):
+    film = tmp_path / "film.mp4"
+    assert cli.main(["eval", "carla", "--env", f"{SMALL},film=1", "--episodes", "2", "--video", str(film)]) == 0
+    told = capsys.readouterr().out
+    assert "route completion 100.0%" in told
+    assert "driving score 100.0%" in told
+    assert "infractions per km: none" in told
+    assert film.stat().st_size > 10_000
+    assert cli.main(["eval", "carla", "--env", SMALL, "--episodes", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert [score["ended"] for score in result["scores"]] == ["finished"] * 2
+    assert result["driving"]["per_km"]["vehicle"]["high"] > result["driving"]["per_km"]["vehicle"]["value"] == 0.0
+    assert cli.main(["eval", "carla"]) == 2
+    assert "--env" in capsys.readouterr().err
+
+
+def test_what_experts_see_can_be_written(tmp_path):
+    config = collect.Config(env=SMALL, by="carla", episodes=1, reveal=True, output_dir=str(tmp_path / "set"))
+    (episode,) = collect.collect(config)
+    data = open_lerobot(tmp_path / "set")
+    path = data.values("privileged.path")
+    assert path.shape == (episode.length, 64, 2)
+    assert (path[:50, 10, 0] > 5.0).all(), "ahead of the vehicle as it was when it acted"
+    assert not [key for key in data.spec.observations if "privileged" in key]
+
+
+def test_who_interrupts_leaves_a_foreign_world_as_it_was(monkeypatch):
+    theirs = server.start()
+    server.STARTED.remove(theirs)
+    try:
+
+        class Impatient:
+            def initial(self, batch_size):
+                return {}
+
+            def act(self, observation, memory, *, greedy, generator):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(collect.rollout(Impatient(), f"{SMALL},port={theirs.port}", [1]))
+        client = server.connect(server.Server("127.0.0.1", theirs.port))
+        world = client.get_world()
+        assert not world.get_settings().synchronous_mode
+        assert not world.get_actors().filter("vehicle.*")
+        with pytest.raises(BadConfig, match="has no town Atlantis"):
+            make_env(f"carla:town=Atlantis,port={theirs.port}").reset()
+    finally:
+        theirs.end()
+
+
+def test_a_stop_sign_is_heeded_or_scored():
+    env = make_env("carla:town=grid,camera=16x9,length=150,turns=0,hz=20")
+    world = env.unwrapped
+    for seed in range(40):
+        env.reset(seed=seed)
+        lines = [stop for stop in world.way.stops if not stop.light and 25 < stop.at_m < 120]
+        if lines:
+            break
+    assert lines, "some route comes over a stop sign"
+    expert = find_expert("carla", env.sample_spec)
+
+    def play(blind):
+        observation, info = env.reset(seed=seed)
+        slowest = 99.0
+        for _ in range(3000):
+            seen = {key: np.asarray(value)[None] for key, value in info.items() if key.startswith("privileged.")}
+            if blind:
+                seen["privileged.stops"][:, 1] = 999.0
+            action = expert.act(seen, {}, greedy=True, generator=None)[0][0]
+            observation, _, terminated, truncated, info = env.step(action)
+            if abs(world.row - lines[0].at_m) < 6:
+                slowest = min(slowest, float(observation[STATE][0]))
+            if terminated or truncated or world.row > lines[0].at_m + 10:
+                break
+        return slowest, info["score"]["infractions"]["stop_sign"]
+
+    slowest, broken = play(blind=False)
+    assert slowest < 0.3
+    assert broken == 0
+    slowest, broken = play(blind=True)
+    assert slowest > 1.0
+    assert broken == 1
+    env.close()
+
+
+def test_an_autopilot_does_not_slip(capsys):
+    assert cli.main(["collect", "--env", SMALL, "--by", "autopilot", "--noise", "0.1"]) == 2
+    assert "--noise" in capsys.readouterr().err

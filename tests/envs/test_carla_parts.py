@@ -124,8 +124,8 @@ def test_the_score_is_the_leaderboards():
     for metre in range(1, 51):
         score.step(0.1, float(metre), 0.0, 10.0, False)
     score.infringe("red_light")
-    assert score.touch(Touch(7, "vehicle", 0.0, 5.0))
-    assert not score.touch(Touch(7, "vehicle", 0.0, 5.0)), "one touch that goes on"
+    assert score.touch(Touch((7,), "vehicle", 0.0, 5.0))
+    assert not score.touch(Touch((7,), "vehicle", 0.0, 5.0)), "one touch that goes on"
     assert score.completion == pytest.approx(0.5)
     assert score.driving == pytest.approx(0.5 * FACTORS["red_light"] * FACTORS["vehicle"])
     for metre in range(51, 61):
@@ -136,10 +136,10 @@ def test_the_score_is_the_leaderboards():
 @pytest.mark.parametrize(
     ("touch", "caused"),
     [
-        (Touch(1, "vehicle", 0.1, 5.0), 1),  # into somebody ahead
-        (Touch(1, "vehicle", math.pi, 5.0), 0),  # from behind
-        (Touch(1, "vehicle", 0.0, 0.0), 0),  # while standing
-        (Touch(1, "static", math.pi, 2.0), 1),
+        (Touch((1,), "vehicle", 0.1, 5.0), 1),  # into somebody ahead
+        (Touch((1,), "vehicle", math.pi, 5.0), 0),  # from behind
+        (Touch((1,), "vehicle", 0.0, 0.0), 0),  # while standing
+        (Touch((1,), "static", math.pi, 2.0), 1),
     ],
 )
 def test_who_caused_a_collision(touch, caused):
@@ -180,3 +180,32 @@ def test_pedals():
     assert follow.pedals(5.0, 10.0)[0] == 0.0
     assert follow.pedals(5.0, 10.0)[1] > 0.3
     assert follow.pedals(0.0, 0.0) == (0.0, 1.0)
+
+
+class Spot:
+    """Of a transform what `line_on` looks at."""
+
+    def __init__(self, x, y, z=0.0, yaw=0.0):
+        self.location = type("Location", (), {"x": x, "y": y, "z": z})
+        self.rotation = type("Rotation", (), {"yaw": yaw})
+
+
+def test_a_line_is_met_each_time_the_route_comes_over_it():
+    loop = 40 * np.stack([np.cos(angle := np.arange(0, 4 * math.pi, 1 / 40)), np.sin(angle)], axis=1)
+    points = np.column_stack([loop, np.zeros(len(loop))])
+    flat = np.zeros(len(loop), bool)
+    way = route.Route(points, angle + math.pi / 2, np.full(len(loop), 3.5), flat, flat.astype(int))
+    there = route.line_on(way, Spot(40 * math.cos(1.0), 40 * math.sin(1.0), yaw=math.degrees(1.0) + 90))
+    assert there == pytest.approx([40.0, 40.0 + 80 * math.pi], abs=0.6)
+    assert not route.line_on(way, Spot(40 * math.cos(1.0), 40 * math.sin(1.0), z=6.0, yaw=math.degrees(1.0) + 90))
+    assert not route.line_on(way, Spot(40 * math.cos(1.0), 40 * math.sin(1.0), yaw=math.degrees(1.0) - 90))
+
+
+def test_no_junctions_command_is_taken_from_it_by_the_next():
+    from drivetrain.sim.towns.catalog import town
+
+    around = carla.Map("roundabout", town("roundabout").xodr)
+    for seed in range(8):
+        way = route.draw(Places(around), np.random.default_rng(seed), 300, 2)
+        for first, last in route.runs(way.junction):
+            assert first == 0 or len(set(way.command[first:last])) == 1

@@ -22,6 +22,8 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import sys
+import weakref
 from typing import Any
 
 import gymnasium as gym
@@ -53,6 +55,9 @@ GOAL_MOST_M = 200.0
 PATH_ROWS, OTHERS, SIGHT_M, NONE_M = 64, 32, 70.0, 999.0
 HEEDED_M, HEEDED_MPS = 8.0, 0.2  # a stop sign asks for a halt this near to its line
 MOST_WARM_TICKS = 200
+PLACES_TRIED = 50
+FIRST_TRIES, FIRST_S = 12, 5.0
+ROLE = "hero"
 
 CONTROLS = Feature((3,), low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0), names=("steer", "throttle", "brake"))
 PATH = Feature(
@@ -70,8 +75,12 @@ SENSORS = {
         Feature((7,), names=("ax_mps2", "ay_mps2", "az_mps2", "wx_radps", "wy_radps", "wz_radps", "compass_rad")),
     ),
 }
-BLUEPRINTS = {
-    "lidar": ("sensor.lidar.ray_cast", {"channels": "32", "range": "50", "points_per_second": "40000"}, {"z": 1.9}),
+BLUEPRINTS = {  # a LiDAR's message is what it turned in one tick of the world; at 20 turns a second all around
+    "lidar": (
+        "sensor.lidar.ray_cast",
+        {"channels": "32", "range": "50", "points_per_second": "60000", "rotation_frequency": "20"},
+        {"z": 1.9},
+    ),
     "radar": ("sensor.other.radar", {"points_per_second": "1500"}, {"x": 2.3, "z": 0.8}),
     "imu": ("sensor.other.imu", {}, {}),
 }
@@ -146,6 +155,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.heard: dict[str, queue.Queue[Any]] = {}
         self.seen: Sample = {}
         self.manager: Any = None  # CARLA's TrafficManager, where one drives
+        self.ego: Any = None
+        self.others: list[Any] = []
+        self.ours: list[int] = []  # actors that we brought into a world that is not ours
+        self.theirs: Any = None  # puts that world right again
 
     def check(self, options: dict[str, Any]) -> None:
         for name, allowed in {
@@ -189,10 +202,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
         super().reset(seed=seed)
         self.leave()
-        random = np.random.default_rng(int(self.np_random.integers(1 << 62)))
+        drawn = int(self.np_random.integers(1 << 62))
         for attempt in (1, 2):
             try:
-                self.begin(random)
+                self.begin(np.random.default_rng(drawn))
                 break
             except (RuntimeError, queue.Empty, server.NoServer) as error:
                 gone, again = self.gone(error), self.server is not None and self.server.ours and attempt == 1
@@ -214,6 +227,8 @@ class CarlaEnv(gym.Env[Sample, Any]):
         if self.server is None:
             self.server = server.borrow(self.host, self.port, self.traffic)
             self.client = server.connect(self.server)
+            if not self.server.ours:
+                self.theirs = weakref.finalize(self, tidy, self.client, self.ours)
         listed = self.listed[int(random.integers(len(self.listed)))] if self.listed else None
         self.load((listed.town if listed else "") or self.a_town(random))
         self.map = self.world.get_map()
@@ -224,24 +239,37 @@ class CarlaEnv(gym.Env[Sample, Any]):
         name = WEATHERS[int(random.integers(len(WEATHERS)))] if name == "random" else name
         self.world.set_weather(getattr(carla.WeatherParameters, name))
         self.populate(random)
-        for _ in range(50):
-            self.way = route.between(self.map, listed.places) if listed else self.draw(random)
-            self.ego = self.spawn()
-            if self.ego is not None:
-                break
-            self.world.tick()
-        else:
-            raise BadConfig(f"BadConfig: no free place to begin at in {self.map.name}; ask for less traffic")
+        self.take_place(random, route.between(self.map, listed.places) if listed else None)
         self.world.tick()  # a TrafficManager forgets whom it does not find in the world
         self.look_around()
         self.mount()
-        self.applied = np.zeros(3, np.float32)
-        self.score, self.row, self.heeded = Score(self.way.length_m, float(self.options["stray"])), 0, set[float]()
-        self.bumps.queue.clear()
+        self.applied, self.speed_mps = np.zeros(3, np.float32), 0.0
+        self.score, self.row = Score(self.way.length_m, float(self.options["stray"])), 0
+        self.heeded, self.passed = set[float](), set[float]()
         if self.options["autopilot"]:
             self.hand_over()
-        self.tick()
+        self.open_eyes()
         self.observe()
+
+    def take_place(self, random: np.random.Generator, way: Route | None) -> None:
+        """On the route given, or on one drawn; the world goes on where somebody stands at its start."""
+        for _ in range(PLACES_TRIED):
+            self.way = way or route.draw(self.map, random, float(self.options["length"]), int(self.options["turns"]))
+            self.ego = self.spawn()
+            if self.ego is not None:
+                return
+            self.world.tick()
+        raise BadConfig(f"BadConfig: no free place to begin at in {self.map.name}; ask for less traffic")
+
+    def open_eyes(self) -> None:
+        """The first pictures: a server begins to draw when it knows that somebody listens."""
+        for attempt in range(FIRST_TRIES):
+            try:
+                self.tick(wait_s=FIRST_S)
+                return
+            except queue.Empty:
+                if attempt == FIRST_TRIES - 1:
+                    raise
 
     def a_town(self, random: np.random.Generator) -> str:
         towns = self.town.split("+")
@@ -251,14 +279,21 @@ class CarlaEnv(gym.Env[Sample, Any]):
     def load(self, town: str) -> None:
         """Ours anew for each episode; the real server, which takes long, only where the town is another."""
         assert self.server is not None
-        if not self.server.ours and self.world is not None and self.map.name.rpartition("/")[2] == town:
-            return
+        self.kinds: dict[int, tuple[int, float, float]] = {}
+        if not self.server.ours:
+            self.world = self.client.get_world()
+            if self.world.get_map().name.rpartition("/")[2] == town:
+                for actor in [*self.world.get_actors().filter("vehicle.*")]:
+                    if actor.attributes.get("role_name") == ROLE:  # of a run that was killed
+                        actor.destroy()
+                return
+            there = [name.rpartition("/")[2] for name in self.client.get_available_maps()]
+            if town not in there and not town.startswith("Random-"):
+                raise BadConfig(f"BadConfig: the server has no town {town}; it has {', '.join(sorted(there))}")
         with server.patience(self.client, server.LOAD_S):
             self.world = self.client.load_world(town)
-        self.kinds: dict[int, tuple[int, float, float]] = {}
-
-    def draw(self, random: np.random.Generator) -> Route:
-        return route.draw(self.map, random, float(self.options["length"]), int(self.options["turns"]))
+        for line in self.server.hear():
+            print(line, file=sys.stderr)
 
     def populate(self, random: np.random.Generator) -> None:
         """Others on the road. A server of ours brings them itself; elsewhere the TrafficManager drives them."""
@@ -296,7 +331,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
             actor = self.world.try_spawn_actor(prints[int(random.integers(len(prints)))], place)
             if actor is not None:
                 found.append(actor)
-        self.world.tick()  # as above
+        if len(found) < self.traffic:
+            print(f"{self.map.name} has room for {len(found)} others, {self.traffic} were asked for", file=sys.stderr)
+        self.ours += [actor.id for actor in found]
+        self.world.tick()  # as in `begin`
         for actor in found:
             actor.set_autopilot(True, manager.get_port())
         return found
@@ -307,11 +345,12 @@ class CarlaEnv(gym.Env[Sample, Any]):
         x, y, z = (float(v) for v in self.way.points[0])
         blueprint = self.world.get_blueprint_library().find(VEHICLE)
         if blueprint.has_attribute("role_name"):
-            blueprint.set_attribute("role_name", "hero")
+            blueprint.set_attribute("role_name", ROLE)
         yaw = math.degrees(float(self.way.yaw_rad[0]))
-        return self.world.try_spawn_actor(
-            blueprint, carla.Transform(carla.Location(x, y, z + 0.4), carla.Rotation(yaw=yaw))
-        )
+        place = carla.Transform(carla.Location(x, y, z + 0.4), carla.Rotation(yaw=yaw))
+        ego = self.world.try_spawn_actor(blueprint, place)
+        self.ours += [ego.id] if ego is not None else []
+        return ego
 
     def look_around(self) -> None:
         """What stays as it is for the episode: our vehicle's measures and the lines on the way."""
@@ -330,11 +369,14 @@ class CarlaEnv(gym.Env[Sample, Any]):
         import carla
 
         library = self.world.get_blueprint_library()
-        period = str(self.ticks * TICK_S - 0.01) if self.ticks > 1 else "0.0"
+        assert self.server is not None
+        # Ours draws what is asked for and no more; CARLA's interval gains on the clock, so there every tick is drawn.
+        period = str(self.ticks * TICK_S) if self.ticks > 1 and self.server.ours else "0.0"
 
         def add(name: str, blueprint: str, settings: dict[str, str], place: dict[str, float]) -> None:
             made = library.find(blueprint)
-            for key, value in {**settings, "sensor_tick": period}.items():
+            rhythm = {"sensor_tick": period if blueprint.startswith("sensor.camera.") else "0.0"}
+            for key, value in {**settings, **rhythm}.items():
                 made.set_attribute(key, value)
             spot = {key: place.get(key, 0.0) for key in ("x", "y", "z")}
             turn = carla.Rotation(pitch=place.get("pitch", 0.0), yaw=place.get("yaw", 0.0))
@@ -342,6 +384,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.heard[name] = queue.Queue()
             actor.listen(self.heard[name].put)
             self.mounted.append(actor)
+            self.ours.append(actor.id)
 
         size = {"image_size_x": str(self.size[0]), "image_size_y": str(self.size[1]), "fov": "100"}
         for name in self.cameras:
@@ -355,6 +398,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         bumper = self.world.spawn_actor(library.find("sensor.other.collision"), carla.Transform(), attach_to=self.ego)
         bumper.listen(self.bumps.put)
         self.mounted.append(bumper)
+        self.ours.append(bumper.id)
 
     def hand_over(self) -> None:
         """CARLA's TrafficManager drives our vehicle along the route."""
@@ -398,17 +442,20 @@ class CarlaEnv(gym.Env[Sample, Any]):
         steer, throttle, brake = (float(v) for v in action)
         self.ego.apply_control(carla.VehicleControl(throttle=throttle, steer=steer, brake=brake))
 
-    def tick(self, last: bool = True) -> None:
+    def tick(self, last: bool = True, wait_s: float = server.ANSWER_S) -> None:
         frame = self.world.tick(server.ANSWER_S)
         self.snapshot = self.world.get_snapshot()
         me = self.snapshot.find(self.ego.id)
+        if me is None:
+            raise RuntimeError("our vehicle is gone from the world")
         self.place, velocity = me.get_transform(), me.get_velocity()
         heading = self.place.get_forward_vector()
+        self.before_mps = self.speed_mps
         self.speed_mps = math.hypot(velocity.x, velocity.y)
         self.forward_mps = max(0.0, velocity.x * heading.x + velocity.y * heading.y)
         self.judge()
         if last:
-            self.messages = {name: newest(heard, frame) for name, heard in self.heard.items()}
+            self.messages = {name: newest(heard, frame, wait_s) for name, heard in self.heard.items()}
 
     def judge(self) -> None:
         """The score, tick by tick."""
@@ -425,7 +472,9 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.score.step(TICK_S, now_m, off_m, self.speed_mps, outside)
         with contextlib.suppress(queue.Empty):
             while True:
-                self.score.touch(self.touch(self.bumps.get_nowait()))
+                event = self.bumps.get_nowait()
+                if event.other_actor is None or "sidewalk" not in event.other_actor.type_id:  # as ScenarioRunner has it
+                    self.score.touch(self.touch(event))
 
     def astray(self) -> bool:
         """Off the driving lanes, or in one that runs the other way."""
@@ -439,7 +488,8 @@ class CarlaEnv(gym.Env[Sample, Any]):
         import carla
 
         for stop in self.way.stops:
-            if before_m < stop.at_m <= now_m:
+            if before_m < stop.at_m <= now_m and stop.at_m not in self.passed:
+                self.passed.add(stop.at_m)
                 if not stop.light:
                     if stop.at_m not in self.heeded:
                         self.score.infringe("stop_sign")
@@ -456,8 +506,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
         ahead = math.atan2(-push.y, -push.x) - math.radians(event.transform.rotation.yaw)
         kind = event.other_actor.type_id.split(".")[0] if event.other_actor is not None else "static"
         kind = kind if kind in ("walker", "vehicle") else "static"
-        other = event.other_actor.id if event.other_actor is not None else 0
-        return Touch(other, kind, math.remainder(ahead, 2 * math.pi), self.speed_mps)
+        other: tuple[int, ...] = (event.other_actor.id if event.other_actor is not None else 0,)
+        if not other[0]:
+            other = (0, round(self.place.location.x / 5), round(self.place.location.y / 5))
+        return Touch(other, kind, math.remainder(ahead, 2 * math.pi), max(self.before_mps, self.speed_mps))
 
     # ---- what is seen
 
@@ -576,34 +628,50 @@ class CarlaEnv(gym.Env[Sample, Any]):
 
     def leave(self) -> None:
         """Our vehicle and its sensors go; a server that broke down is not asked."""
+        gone = [*self.mounted, *filter(None, [self.ego]), *self.others]
         with contextlib.suppress(RuntimeError):
-            for sensor in self.mounted:
-                sensor.stop()
             if self.manager is not None:
                 self.manager.shut_down()
-            gone = [*self.mounted, *getattr(self, "others", []), *filter(None, [getattr(self, "ego", None)])]
-            if self.server is not None and not self.server.ours and gone:
-                for actor in reversed(gone):
+        for actor in gone if self.server is not None else []:
+            with contextlib.suppress(RuntimeError):
+                if actor in self.mounted:
+                    actor.stop()
+                if not self.server.ours:  # type: ignore[union-attr]
                     actor.destroy()
+        self.forget()
+
+    def forget(self) -> None:
         self.mounted, self.heard, self.others, self.ego, self.manager = [], {}, [], None, None
+        self.ours.clear()
 
     def drop_server(self) -> None:
         """Nothing more is asked of a server that broke down; ours is ended."""
         if self.server is not None:
             self.server.end()
-        self.mounted, self.heard, self.others, self.ego, self.manager = [], {}, [], None, None
-        self.server = self.client = self.world = None
+            server.LENT.discard(self.server.lent)
+        self.forget()
+        if self.theirs is not None:
+            self.theirs.detach()
+        self.server = self.client = self.world = self.theirs = None
 
     def close(self) -> None:
         self.leave()
+        if self.theirs is not None:
+            self.theirs()  # who comes next finds it as we did
         if self.server is not None:
-            if not self.server.ours and self.world is not None:
-                with contextlib.suppress(RuntimeError):  # who comes next finds it as we did
-                    settings = self.world.get_settings()
-                    settings.synchronous_mode, settings.fixed_delta_seconds = False, None
-                    self.world.apply_settings(settings)
             server.give_back(self.server)
-        self.server = self.client = self.world = None
+        self.server = self.client = self.world = self.theirs = None
+
+
+def tidy(client: Any, ours: list[int]) -> None:
+    """A server that is not ours goes on by itself again, without what we brought: also where nobody closed the environment."""
+    with contextlib.suppress(RuntimeError):
+        world = client.get_world()
+        for actor in world.get_actors(ours) if ours else []:
+            actor.destroy()
+        settings = world.get_settings()
+        settings.synchronous_mode, settings.fixed_delta_seconds = False, None
+        world.apply_settings(settings)
 
 
 def pixels_of(image: Any) -> Array:
@@ -613,9 +681,9 @@ def pixels_of(image: Any) -> Array:
     )
 
 
-def newest(heard: queue.Queue[Any], frame: int) -> Any:
+def newest(heard: queue.Queue[Any], frame: int, wait_s: float) -> Any:
     while True:
-        message = heard.get(timeout=server.ANSWER_S)
+        message = heard.get(timeout=wait_s)
         if message.frame >= frame:
             return message
 

@@ -33,6 +33,8 @@ APART_M = 1.5  # of two ways that both go straight on, how far aside one is an e
 PATIENCE = 400  # routes tried
 STOP_SIGN = "206"
 CHANGE_M = 12.0  # of way for a change of lane
+MOST_LANES = 8  # on one side of a road
+STOREY_M = 3.0  # a line further above or below is on another road
 
 
 class Stop(NamedTuple):
@@ -123,7 +125,7 @@ def along(way: Sequence[Any]) -> Route:
 
 def commands(way: Sequence[Any], which: Array, junction: Array, yaw: Array) -> Array:
     """What to do, for each point: from TOLD_M before a junction to its end."""
-    found = np.full(len(which), FOLLOW)
+    found, before = np.full(len(which), FOLLOW), 0
     for first, last in runs(junction):
         if first == 0:
             continue
@@ -136,7 +138,8 @@ def commands(way: Sequence[Any], which: Array, junction: Array, yaw: Array) -> A
             others = way[max(which[first] - 1, 0)].next(length + STEP_M) if length else []
             mine = way[min(which[min(last, len(which) - 1)], len(way) - 1)].transform
             word = aside(mine, others) if len(others) > 1 else FOLLOW
-        found[max(0, first - int(TOLD_M / STEP_M)) : last] = word
+        found[max(before, first - int(TOLD_M / STEP_M)) : last] = word
+        before = last
     return found
 
 
@@ -255,13 +258,10 @@ def stops_on(route: Route, of: Any, lights: Sequence[Any]) -> tuple[Stop, ...]:
     found: list[Stop] = []
     for light in lights:
         for waypoint in light.get_stop_waypoints():
-            at = line_on(route, waypoint.transform)
-            if at is not None:
-                found.append(Stop(at, light.id))
+            found += [Stop(at, light.id) for at in line_on(route, waypoint.transform)]
     for sign in of.get_all_landmarks_of_type(STOP_SIGN):
-        at = line_on(route, sign.waypoint.transform) if governs(sign) else None
-        if at is not None:
-            found.append(Stop(at, 0))
+        for waypoint in governed(sign, of):
+            found += [Stop(at, 0) for at in line_on(route, waypoint.transform)]
     kept: list[Stop] = []
     for stop in sorted(found):
         if not kept or stop.at_m - kept[-1].at_m > 3.0 or stop.light != kept[-1].light:
@@ -269,25 +269,34 @@ def stops_on(route: Route, of: Any, lights: Sequence[Any]) -> tuple[Stop, ...]:
     return tuple(kept)
 
 
-def governs(sign: Any) -> bool:
-    """Whether a landmark is for the direction of the lane it is listed at."""
+def governed(sign: Any, of: Any) -> Iterator[Any]:
+    """Where a landmark stands, in each lane that it is for. (The landmarks of a whole map come without their waypoints.)"""
     import carla
 
-    lane = sign.waypoint
-    if lane is None:
-        return False
-    if sign.orientation == carla.LandmarkOrientation.Both:
-        return True
-    return bool((sign.orientation == carla.LandmarkOrientation.Positive) == (lane.lane_id < 0))
+    lanes = [
+        lane for first, last in sign.get_lane_validities() for lane in range(min(first, last), max(first, last) + 1)
+    ]
+    if not lanes:
+        lanes = list(range(-MOST_LANES, MOST_LANES + 1))
+    forward = {carla.LandmarkOrientation.Positive: True, carla.LandmarkOrientation.Negative: False}.get(
+        sign.orientation
+    )
+    for lane in lanes:
+        if lane and forward in (None, lane < 0):
+            waypoint = of.get_waypoint_xodr(sign.road_id, lane, sign.s)
+            if waypoint is not None and waypoint.lane_type == carla.LaneType.Driving:
+                yield waypoint
 
 
-def line_on(route: Route, place: Any) -> float | None:
-    """Where along the route a line lies, if it crosses it on the way."""
-    offset = route.points[:, :2] - (place.location.x, place.location.y)
-    far = np.hypot(*offset.T)
-    row = int(far.argmin())
-    apart = math.remainder(math.radians(place.rotation.yaw) - route.yaw_rad[row], 2 * math.pi)
-    if far[row] > 0.6 * route.width_m[row] or abs(apart) > math.radians(60):
-        return None
-    ahead = np.array([math.cos(route.yaw_rad[row]), math.sin(route.yaw_rad[row])])
-    return row * STEP_M - float(offset[row] @ ahead)
+def line_on(route: Route, place: Any) -> list[float]:
+    """Where along the route a line lies, each time that the route crosses it."""
+    offset = route.points - (place.location.x, place.location.y, place.location.z)
+    far = np.hypot(offset[:, 0], offset[:, 1])
+    apart = np.abs((math.radians(place.rotation.yaw) - route.yaw_rad + math.pi) % (2 * math.pi) - math.pi)
+    here = (far < 0.6 * route.width_m) & (apart < math.radians(60)) & (np.abs(offset[:, 2]) < STOREY_M)
+    found = []
+    for first, last in runs(here):
+        row = first + int(far[first:last].argmin())
+        ahead = np.array([math.cos(route.yaw_rad[row]), math.sin(route.yaw_rad[row])])
+        found.append(row * STEP_M - float(offset[row, :2] @ ahead))
+    return found

@@ -1,8 +1,10 @@
-"""What CARLA's Leaderboard makes of a drive: route completion, times a factor for each infraction.
+"""What CARLA's Leaderboard makes of a drive, by and large: route completion, times a factor for each infraction.
 
 The factors are those of Leaderboard 2.0: a walker 0.50, a vehicle 0.60, something that stands 0.65, a red light 0.70, a stop
 sign 0.80. What is driven off the lanes or against the traffic does not count towards completion. A drive ends at the route's
-end, 30 m off the route, after 60 s without moving, or when its time is up.
+end, 30 m off the route, after 60 s without moving, or when its time is up. Leaderboard's penalties for being slower than the
+others, for missed scenarios and for not giving way to emergency vehicles are not here, and its limits of time are others in
+each of its versions.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ DONE_M = 3.0  # before its end a route counts as driven
 class Touch(NamedTuple):
     """A collision, as its sensor tells it."""
 
-    other: int
+    other: tuple[int, ...]  # who; of things that stand also where, because they have no number
     kind: str  # walker, vehicle or static
     ahead_rad: float  # from the nose to where the push came from
     speed_mps: float  # of ours, before
@@ -41,7 +43,7 @@ class Score:
     driven_m: float = 0.0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FACTORS, 0))
     caused: int = 0  # collisions that were ours to avoid
-    touched: dict[int, float] = field(default_factory=dict)  # by actor, when
+    touched: dict[tuple[int, ...], float] = field(default_factory=dict)  # by actor, when
     ended: str = ""  # finished, deviated, blocked or timeout
 
     def step(self, dt_s: float, at_m: float, off_m: float, speed_mps: float, outside: bool) -> None:

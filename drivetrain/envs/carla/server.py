@@ -1,7 +1,7 @@
 """A CARLA server at an address: found there, or started and looked after. What it did not start, it never ends.
 
-    with_server = Servers.at("127.0.0.1", 2000)      whoever listens there; ours is started where nobody does
-    with_server = Servers.own(traffic=20)            one of ours at a port of its own
+    borrow("127.0.0.1", 2000, traffic=0)     whoever listens there; ours is started where nobody does
+    borrow("127.0.0.1", 0, traffic=20)       one of ours at a port of its own
 
 Servers that this process started are kept for the next environment that asks for the same, and end with the process.
 """
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,9 @@ class Server:
     port: int
     process: subprocess.Popen[bytes] | None = None
     said: Any = field(default=None, repr=False)  # the file that its stderr goes to
-    kind: tuple[Any, ...] = ()
+    heard: int = 0  # bytes of it
+    kind: tuple[int, ...] = ()
+    lent: tuple[str, int] = ("", 0)
 
     @property
     def ours(self) -> bool:
@@ -54,12 +57,13 @@ class Server:
     def running(self) -> bool:
         return self.process is None or self.process.poll() is None
 
-    def last_words(self) -> str:
+    def hear(self) -> list[str]:
+        """What a server of ours has said on stderr since it was last heard."""
         if self.said is None:
-            return ""
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+            return []
+        text = os.pread(self.said.fileno(), 1 << 20, self.heard)  # the server writes where this file's own mark is
+        self.heard += len(text)
+        return [line for line in text.decode(errors="replace").splitlines() if line.strip()]
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -69,54 +73,62 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+        if self in STARTED:
+            STARTED.remove(self)
 
 
-def command(port: int, traffic: int, seed: int, town: str) -> list[str]:
-    words = [sys.executable, "-m", "drivetrain", "sim", "--port", str(port), "--traffic", str(traffic)]
-    return [*words, "--seed", str(seed), *(["--town", town] if town else [])]
+def command(port: int, traffic: int) -> list[str]:
+    return [sys.executable, "-m", "drivetrain", "sim", "--port", str(port), "--traffic", str(traffic)]
 
 
-def start(port: int = 0, traffic: int = 0, seed: int = 0, town: str = "", start_s: float = START_S) -> Server:
+def start(port: int = 0, traffic: int = 0, start_s: float = START_S) -> Server:
     """A server of ours in a process of its own; port 0 takes any that is free."""
     for package in ("msgpack", "numba"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "carla", "the embedded CARLA server")
     said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the server
-    process = subprocess.Popen(
-        command(port, traffic, seed, town), stdout=subprocess.PIPE, stderr=said, preexec_fn=die_with_parent
-    )
-    server = Server("127.0.0.1", port, process, said, (port, traffic, seed))
+    process = STARTER.submit(
+        subprocess.Popen,
+        command(port, traffic),
+        stdout=subprocess.PIPE,
+        stderr=said,
+        process_group=0,
+        preexec_fn=linked,
+    ).result()
+    server = Server("127.0.0.1", port, process, said, kind=(port, traffic))
     STARTED.append(server)
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], start_s)
     line = process.stdout.readline().decode() if ready else ""
     if " (streams" not in line:
+        last = (server.hear() or [line or "no word from it"])[-1]
         server.end()
-        raise NoServer(
-            f"NoServer: the embedded server did not start within {start_s:.0f} s: {server.last_words() or line}"
-        )
+        raise NoServer(f"NoServer: the embedded server did not start (waited {start_s:.0f} s at most): {last}")
     server.port = int(line.split(" (streams")[0].rpartition(":")[2])
     return server
 
 
-def die_with_parent() -> None:
-    """On Linux a server of ours ends even where its parent is killed."""
+def linked() -> None:
+    """On Linux a server of ours ends where its parent is killed; Linux means the thread that made it, so one makes them all.
+    A group of its own keeps Ctrl-C for the parent, which then ends it."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-        os.setpgid(0, 0)  # Ctrl-C is for the parent, which ends it
 
 
+STARTER = ThreadPoolExecutor(1, thread_name_prefix="servers")
 STARTED: list[Server] = []
 IDLE: list[Server] = []
+LENT: set[tuple[str, int]] = set()  # addresses in use by an environment of this process
 
 
 @atexit.register
 def end_all() -> None:
-    for server in STARTED:
+    for server in list(STARTED):
         server.end()
-    STARTED.clear()
     IDLE.clear()
 
 
@@ -134,24 +146,34 @@ def free_port() -> int:
         return port
 
 
-def borrow(host: str, port: int, traffic: int, seed: int = 0) -> Server:
-    """The server at that address, or one of ours: from those that idle, or a new one."""
-    if port and listening(host, port):
-        known = [server for server in STARTED if server.port == port and server.running]
-        return known[0] if known else Server(host, port)
-    if port and host not in LOCAL:
+def borrow(host: str, port: int, traffic: int) -> Server:
+    """The server at that address, or one of ours: from those that idle, or a new one. An address serves one at a time."""
+    if port and (host, port) in LENT:
+        raise NoServer(
+            f"NoServer: {host}:{port} already serves an environment of this process, and a server has one world; "
+            "take one lane or world, or leave port out: then each has a server of its own"
+        )
+    found = next((server for server in IDLE if server.kind == (port, traffic) and server.running), None)
+    if found is not None:
+        IDLE.remove(found)
+    elif port and listening(host, port):
+        found = Server(host, port)
+    elif port and host not in LOCAL:
         raise NoServer(f"NoServer: nobody listens at {host}:{port}; start CARLA there, or leave host and port out")
-    for server in list(IDLE):
-        if server.kind == (port, traffic, seed):
-            IDLE.remove(server)
-            if server.running:
-                return server
-    return start(port, traffic, seed)
+    else:
+        if port:
+            print(f"nobody listens at {host}:{port}: starting the embedded server there", file=sys.stderr)
+        found = start(port, traffic)
+    if port:
+        LENT.add((host, port))
+        found.lent = (host, port)
+    return found
 
 
 def give_back(server: Server) -> None:
     """For the next who asks for the same."""
-    if server.ours and server.running:
+    LENT.discard(server.lent)
+    if server.ours and server.running and server not in IDLE:
         IDLE.append(server)
 
 
