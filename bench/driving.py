@@ -85,7 +85,7 @@ def collect(_: str) -> None:
             continue
         for sensors in ("", "lidar+radar+imu"):
             with tempfile.TemporaryDirectory() as folder:
-                env = "carla:town=grid,traffic=10" + (f",sensors={sensors}" if sensors else "")
+                env = "carla:town=grid,traffic=10,length=150,turns=0" + (f",sensors={sensors}" if sensors else "")
                 flags = [
                     "--env",
                     env,

@@ -17,7 +17,7 @@ WORLD=carla:town=$TOWNS,action=path,state=command,length=300
 
 RESUME=
 [ -d "$RUN/checkpoints" ] && RESUME=--resume
-"$BIN/drivetrain" train dagger --dataset "$DATA" --env "$WORLD,stray=4" --steps 9000 --round-steps 1000 --episodes 8 \
+"$BIN/drivetrain" train dagger --dataset "$DATA" --env "$WORLD,stray=4" --steps 7000 --round-steps 1000 --episodes 8 \
     --beta 0.3 --lr 6e-4 --network.camera-channels 16 32 64 --output-dir "$RUN" $RESUME
 
 "$BIN/python" bench/driving.py policy "$RUN"
