@@ -385,3 +385,24 @@ def test_a_stop_sign_is_heeded_or_scored():
 def test_an_autopilot_does_not_slip(capsys):
     assert cli.main(["collect", "--env", SMALL, "--by", "autopilot", "--noise", "0.1"]) == 2
     assert "--noise" in capsys.readouterr().err
+
+
+def test_a_collision_is_scored_in_the_step_after_it():
+    import carla
+
+    env = make_env("carla:town=grid,camera=16x9,length=60,turns=0,hz=20")
+    env.reset(seed=1)
+    world = env.unwrapped
+    ahead = world.ego.get_transform()
+    ahead.location += 9.0 * ahead.get_forward_vector() + carla.Location(z=0.3)
+    wall = world.world.spawn_actor(world.world.get_blueprint_library().find("vehicle.audi.tt"), ahead)
+    for _ in range(200):
+        _, reward, _, _, info = env.step(np.array([0.0, 1.0, 0.0], np.float32))
+        if info["score"]["infractions"]["vehicle"]:
+            break
+    assert info["score"]["infractions"]["vehicle"] == 1
+    assert info["reward.collision"] == -10.0
+    assert reward < -9.0
+    assert info["score"]["caused"] == 1, "the speed before the collision counts"
+    assert wall.is_alive
+    env.close()

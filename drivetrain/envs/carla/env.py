@@ -245,7 +245,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.mount()
         self.applied, self.speed_mps = np.zeros(3, np.float32), 0.0
         self.score, self.row = Score(self.way.length_m, float(self.options["stray"])), 0
-        self.heeded, self.passed = set[float](), set[float]()
+        self.heeded, self.passed, self.speeds = set[float](), set[float](), dict[int, float]()
         if self.options["autopilot"]:
             self.hand_over()
         self.open_eyes()
@@ -414,11 +414,15 @@ class CarlaEnv(gym.Env[Sample, Any]):
     def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
         before = (self.score.best_m, dict(self.score.counts), self.applied)
         try:
+            self.feel(self.snapshot.frame)
+            self.speeds.clear()
             if not self.options["autopilot"]:
                 self.drive(np.asarray(action, np.float32))
             for last in range(self.ticks):
                 self.tick(last == self.ticks - 1)
             self.observe()
+            if self.score.ended:
+                self.feel(self.snapshot.frame)
         except (RuntimeError, queue.Empty) as error:
             if self.server is None or not self.server.ours:
                 gone = self.gone(error)
@@ -450,7 +454,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             raise RuntimeError("our vehicle is gone from the world")
         self.place, velocity = me.get_transform(), me.get_velocity()
         heading = self.place.get_forward_vector()
-        self.before_mps = self.speed_mps
+        self.speeds[frame] = self.speed_mps  # before this tick
         self.speed_mps = math.hypot(velocity.x, velocity.y)
         self.forward_mps = max(0.0, velocity.x * heading.x + velocity.y * heading.y)
         self.judge()
@@ -470,11 +474,22 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.heed_signs(now_m)
         outside = off_m > 0.5 * self.way.width_m[self.row] + 0.3 and self.astray()
         self.score.step(TICK_S, now_m, off_m, self.speed_mps, outside)
+
+    def feel(self, until: int) -> None:
+        """Collisions up to a frame. They come on a stream of their own, on which nobody waits: so a step hears of those of the
+        step before, and the last also of its own."""
+        later = []
         with contextlib.suppress(queue.Empty):
             while True:
                 event = self.bumps.get_nowait()
-                if event.other_actor is None or "sidewalk" not in event.other_actor.type_id:  # as ScenarioRunner has it
+                if event.frame > until:
+                    later.append(event)
+                elif (
+                    event.other_actor is None or "sidewalk" not in event.other_actor.type_id
+                ):  # as ScenarioRunner has it
                     self.score.touch(self.touch(event))
+        for event in later:
+            self.bumps.put(event)
 
     def astray(self) -> bool:
         """Off the driving lanes, or in one that runs the other way."""
@@ -509,7 +524,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         other: tuple[int, ...] = (event.other_actor.id if event.other_actor is not None else 0,)
         if not other[0]:
             other = (0, round(self.place.location.x / 5), round(self.place.location.y / 5))
-        return Touch(other, kind, math.remainder(ahead, 2 * math.pi), max(self.before_mps, self.speed_mps))
+        return Touch(other, kind, math.remainder(ahead, 2 * math.pi), self.speeds.get(event.frame, self.speed_mps))
 
     # ---- what is seen
 
