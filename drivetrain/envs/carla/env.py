@@ -232,9 +232,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         listed = self.listed[int(random.integers(len(self.listed)))] if self.listed else None
         self.load((listed.town if listed else "") or self.a_town(random))
         self.map = self.world.get_map()
-        settings = self.world.get_settings()
-        settings.synchronous_mode, settings.fixed_delta_seconds = True, TICK_S
-        self.world.apply_settings(settings)
+        step_by_step(self.world)
         name = str(self.options["weather"])
         name = WEATHERS[int(random.integers(len(WEATHERS)))] if name == "random" else name
         self.world.set_weather(getattr(carla.WeatherParameters, name))
@@ -291,7 +289,9 @@ class CarlaEnv(gym.Env[Sample, Any]):
             if town not in there and not town.startswith("Random-"):
                 raise BadConfig(f"BadConfig: the server has no town {town}; it has {', '.join(sorted(there))}")
         with server.patience(self.client, server.LOAD_S):
-            self.world = self.client.load_world(town)
+            if self.server.ours:  # nothing may move by the clock between the load and the first tick
+                step_by_step(self.client.get_world())
+            self.world = self.client.load_world(town, not self.server.ours)
         for line in self.server.hear():
             print(line, file=sys.stderr)
 
@@ -676,6 +676,12 @@ class CarlaEnv(gym.Env[Sample, Any]):
         if self.server is not None:
             server.give_back(self.server)
         self.server = self.client = self.world = self.theirs = None
+
+
+def step_by_step(world: Any) -> None:
+    settings = world.get_settings()
+    settings.synchronous_mode, settings.fixed_delta_seconds = True, TICK_S
+    world.apply_settings(settings)
 
 
 def tidy(client: Any, ours: list[int]) -> None:
