@@ -223,6 +223,20 @@ def test_a_server_that_never_answers_is_told():
         assert time.monotonic() - start_s < 10
 
 
+def test_who_speaks_another_language_is_told():
+    """CARLA's client would end the process."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet():
+            with other.accept()[0] as caller:
+                caller.recv(100)
+                caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(server.NoServer, match="is not CARLA"):
+            server.connect(server.Server("127.0.0.1", other.getsockname()[1]))
+
+
 def test_nobody_at_another_machine_is_told():
     with pytest.raises(server.NoServer, match=r"nobody listens at 127\.1\.2\.3:9"):
         server.borrow("127.1.2.3", 9, 0)

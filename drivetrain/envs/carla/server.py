@@ -177,12 +177,26 @@ def give_back(server: Server) -> None:
         IDLE.append(server)
 
 
+def speaks(host: str, port: int, wait_s: float = 2.0) -> bool:
+    """Whether an answer to `version` looks like one of CARLA's; the client aborts the process over any other. Who says nothing
+    may be busy."""
+    try:
+        with socket.create_connection((host, port), wait_s) as one:
+            one.settimeout(wait_s)
+            one.sendall(b"\x94\x00\x00\xa7version\x91\x91\xc2")  # [request, number, method, [[not asynchronous]]]
+            return one.recv(2) in (b"\x94\x01", b"\x94")
+    except OSError:
+        return True
+
+
 def connect(server: Server, answer_s: float = ANSWER_S, knocks: int = KNOCKS) -> Any:
     """A client of the official package, whose version fits."""
     if importlib.util.find_spec("carla") is None:
         raise MissingExtra("carla", "carla", "driving in CARLA")
     import carla
 
+    if not speaks(server.host, server.port):
+        raise NoServer(f"NoServer: who listens at {server.host}:{server.port} is not CARLA; give CARLA's port")
     client = carla.Client(server.host, server.port)
     client.set_timeout(answer_s)
     found = answered(client.get_server_version, server, knocks)
