@@ -88,6 +88,7 @@ SCENES: dict[str, Entry] = {
 
 ENCODERS: dict[str, Entry] = {
     "mlp": Entry("drivetrain.models.state:StateEncoder", "numbers through a small network, or as they are"),
+    "choice": Entry("drivetrain.models.state:ChoiceEncoder", "one of several things, each a feature of its own"),
     "cnn": Entry("drivetrain.models.camera:CameraEncoder", "pictures through a few convolutions"),
     "vit": Entry("drivetrain.models.camera:TransformerEncoder", "pictures through a small ViT", "transformers", "vlm"),
 }

@@ -46,6 +46,7 @@ class RunOptions:
     output_dir: str = ""  # the run folder; runs/ALGORITHM where none is named
     resume: bool = False  # go on exactly where this run folder's last checkpoint left off
     checkpoint_every: int = 0  # steps between checkpoints; 0 takes the algorithm's own
+    keep: int = 2  # so many of the newest checkpoints stay
     log_every: int = 0  # steps per row of metrics; 0 takes about a thousand rows
     tensorboard: bool = False  # write event files for TensorBoard as well
     threads: int = 1  # processor threads for torch; 0 takes all
@@ -258,6 +259,7 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
         resume=options.resume,
         quiet=options.quiet or options.json,
         tensorboard=options.tensorboard,
+        keep=options.keep,
     )
     run.begin(name, config.to_json(settings))
     try:

@@ -24,8 +24,8 @@ from drivetrain.data.lerobot import Writer
 from drivetrain.envs.rollout import Actor, Episode, RandomActor, rollout
 from drivetrain.envs.words import make_env, newest, spec_of, with_options
 from drivetrain.errors import BadConfig, BadData, UnknownName
-from drivetrain.experts.choosing import find_expert
-from drivetrain.sample import EXPERT_ACTION, Feature, Memory, Sample, Spec
+from drivetrain.experts.choosing import family, find_expert, words_of
+from drivetrain.sample import EXPERT_ACTION, EXPERT_WORDS, Feature, Memory, Sample, Spec
 
 AUTOPILOT = "autopilot"
 TRIES = 3  # for an episode whose world breaks down
@@ -77,6 +77,37 @@ class Noisy:
         return np.where(slip.reshape(-1, *[1] * (meant.ndim - 1)), drawn, meant), memory, {**info, EXPERT_ACTION: meant}
 
 
+def explainer(actor: Any, spec: Spec) -> Any:
+    """Who says in words what is done there: the expert of that world, where it has words."""
+    if hasattr(actor, "sentences"):
+        return actor
+    name = family(spec.env)
+    build = (
+        catalog.find("experts", name) if name in catalog.EXPERTS and catalog.present(catalog.EXPERTS[name]) else None
+    )
+    return find_expert(name, spec) if hasattr(build, "sentences") else None
+
+
+class Explained:
+    """Somebody who acts, and an expert who says beside what is seen and done."""
+
+    privileged = True
+
+    def __init__(self, actor: Actor, expert: Any):
+        self.actor, self.expert, self.told = actor, expert, getattr(actor, "privileged", False)
+
+    def initial(self, batch_size: int) -> Memory:
+        return self.actor.initial(batch_size)
+
+    def act(
+        self, observation: Sample, memory: Memory, *, greedy: bool, generator: torch.Generator | None
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
+        shown = observation if self.told else {k: v for k, v in observation.items() if not k.startswith("privileged.")}
+        action, memory, info = self.actor.act(shown, memory, greedy=greedy, generator=generator)
+        meant = info.get(EXPERT_ACTION, action)
+        return action, memory, {**info, EXPERT_WORDS: self.expert.explain(observation, meant)}
+
+
 def play(actor: Actor, env: str, seed: int, config: Config) -> Episode:
     """One episode; again, where its world broke down on the way."""
     for _ in range(TRIES):
@@ -114,6 +145,9 @@ def collect(config: Config) -> Iterator[Episode]:
     if config.noise:
         actor = Noisy(actor, spec, config.noise)
         spec = replace(spec, features={**spec.features, EXPERT_ACTION: spec.action})
+    if config.by != AUTOPILOT and (expert := explainer(actor, spec)):
+        actor = actor if actor is expert else Explained(actor, expert)
+        spec = replace(spec, features={**spec.features, **words_of(expert)})
     writer = Writer(Path(config.output_dir), spec, video=config.video, resume=config.resume)
     seeds = range(config.seed + writer.episodes, config.seed + config.episodes)
     for seed in seeds:  # each its own rollout, so that an episode is the same after an interrupt as without one

@@ -30,15 +30,18 @@ FROM_ONE = {
     "check_every",
     "episodes",
     "epochs",
+    "keep",
+    "look_width",
 }
 FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_step", "rollout", "round_steps", "steps"}
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
 FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
 UP_TO_ONE = {"beta", "dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
-UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "widen"}
+UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "smoothing", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
+OF_BACKBONE = {"backbone", "prompt", "look", "tune", "lora_rank", "bundle"}
 OTHER_NAMES = {"--model-path": "--backbone"}  # what others call our flags
 
 
@@ -74,7 +77,8 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     """`default` with what the flags say; a wrong flag, or a number that cannot be, is one line."""
     import tyro
 
-    arguments = [renamed(argument) for argument in arguments]
+    known = flags(default)
+    arguments = [renamed(argument, known) for argument in arguments]
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
     _refuse_unknown(default, arguments, program)
@@ -88,9 +92,16 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     return config
 
 
-def renamed(argument: str) -> str:
+def renamed(argument: str, known: Sequence[str] = ()) -> str:
+    """A flag by its own name; of the network's those about its backbone may stand without `network.`"""
     flag, equals, value = argument.partition("=")
-    return OTHER_NAMES.get(flag.replace("_", "-"), flag) + equals + value if flag.startswith("--") else argument
+    if not flag.startswith("--"):
+        return argument
+    flag = OTHER_NAMES.get(flag.replace("_", "-"), flag)
+    inner = flag.replace("--", "--network.", 1).replace("_", "-")
+    if flag not in known and inner in known and flag[2:].replace("-", "_") in OF_BACKBONE:
+        flag = inner
+    return flag + equals + value
 
 
 def _in_a_line(box: str) -> str:

@@ -2,8 +2,10 @@
 
     drivetrain collect --as captions --env carracing --scenes 2000 --output-dir data/carracing-captions
     drivetrain collect --as instructions --env cartpole --scenes 2000 --output-dir data/cartpole-questions
+    drivetrain collect --as captions --dataset data/carracing --style plain --output-dir data/carracing-labels
 
-Scenes are drawn at random rather than played to. The folder holds
+Scenes are drawn at random rather than played to; or they are the frames of a data set that somebody drove, whose captions then
+say what was meant to be done, and with `--style why` in the driver's own sentence. The folder holds
 
     images/000000.png ...
     train.csv, train.jsonl       captions
@@ -32,8 +34,11 @@ from drivetrain import catalog
 from drivetrain.data.captions import write_captions
 from drivetrain.data.images import share_of
 from drivetrain.data.instructions import IMAGE, Conversation, write_instructions
+from drivetrain.data.open import open_dataset
 from drivetrain.data.questions import STYLES, Question, ask, caption, kinds_of
+from drivetrain.envs.words import split_name
 from drivetrain.errors import BadConfig, BadData
+from drivetrain.sample import ACTION, EXPERT_WORDS, is_image
 
 FORMS = ("captions", "instructions")
 SPLITS = ("train", "held_out")
@@ -43,7 +48,8 @@ TRIES = 1000  # at most so many scenes are drawn for one about which there is so
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole"  # whose pictures; a name of `drivetrain list scenes`
-    scenes: int = 1000  # how many, each with a picture
+    dataset: str = ""  # of captions: frames of this data set instead of scenes; it says of which env it is
+    scenes: int = 1000  # how many, each with a picture; of a data set at most so many
     difficulty: float = 1.0  # 0 draws easy states alone, 1 any
     held_out: float = 0.1  # the share of pictures kept apart, for evaluation
     style: str = "why"  # of captions: plain (what to do), why (with the reason), seen (what there is)
@@ -122,6 +128,9 @@ def _write(form: str, name: Path, scenes: list[Scene]) -> None:
 
 
 def scenes(form: str, config: Config) -> Iterator[tuple[np.ndarray, Scene]]:
+    if config.dataset:
+        yield from frames(config)
+        return
     world = catalog.find("scenes", config.env)()
     for number in range(config.scenes):
         yield _scene(form, config, world, number)
@@ -143,6 +152,42 @@ def _scene(form: str, config: Config, world: Any, number: int) -> tuple[np.ndarr
     )
 
 
+def frames(config: Config) -> Iterator[tuple[np.ndarray, Scene]]:
+    """Of a data set with choices that have names, in a random order, with what was meant to be done in words."""
+    data = open_dataset(config.dataset, None).as_meant()
+    action, words = data.spec.action, data.spec.features.get(EXPERT_WORDS)
+    pictures = [key for key in data.spec.observations if is_image(key)]
+    if len(pictures) != 1 or not (words or action.choices):
+        raise BadData(
+            f"BadData: {config.dataset} has {len(pictures)} pictures in a frame, and {EXPERT_WORDS} it has "
+            f"{'' if words else 'not'}; captions need one picture, and a driver's words or choices that have names"
+        )
+    if config.style == "why" and words is None:
+        raise BadData(
+            f"BadData: {config.dataset} has no {EXPERT_WORDS}; use --style plain, or collect anew by an expert"
+        )
+    order = np.random.default_rng(config.seed).permutation(len(data))[: config.scenes]
+    env = split_name(data.spec.env)[0]
+    for number, frame in enumerate(order.tolist()):
+        row = data.windows(np.array([frame]))
+        picture = row[pictures[0]][0, 0]
+        sentence = words.names[int(row[EXPERT_WORDS][0, 0])] if words else ""
+        facts = {"episode": float(data.episode_of[frame])}
+        if action.choices:
+            facts["choice"] = float(row[ACTION][0, 0])
+        said = in_style(config.style, sentence, action.names[int(row[ACTION][0, 0])] if action.choices else "")
+        yield picture, Scene(number, env, share_of(picture) < config.held_out, facts, said)
+
+
+def in_style(style: str, sentence: str, label: str) -> str:
+    """Of a sentence "what is seen: what is done." the whole (why), the end (plain) or the beginning (seen); of a bare label
+    itself."""
+    if not sentence:
+        return f"{label.capitalize()}."
+    seen, _, done = sentence.partition(": ")
+    return {"why": sentence, "plain": done.capitalize(), "seen": f"{seen}."}[style]
+
+
 def _some(questions: list[Question], most: int, random: np.random.Generator) -> tuple[Question, ...]:
     return tuple(questions[i] for i in random.permutation(len(questions))[:most])
 
@@ -154,7 +199,10 @@ def _kinds(config: Config) -> list[str]:
 def _refuse(form: str, config: Config) -> None:
     if form not in FORMS:
         raise BadConfig(f"BadConfig: sets of pictures and words are {' or '.join(FORMS)}, got {form!r}")
-    catalog.entry("scenes", config.env)
+    if not config.dataset:
+        catalog.entry("scenes", config.env)
+    elif form != "captions":
+        raise BadConfig("BadConfig: questions are asked about scenes, not about frames; leave --dataset out")
     for kind in _kinds(config):
         if kind not in kinds_of(config.env):
             known = ", ".join(kinds_of(config.env))

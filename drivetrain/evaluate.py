@@ -22,9 +22,11 @@ from drivetrain import catalog, stats
 from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
 from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor, Episode, rollout
-from drivetrain.envs.words import spec_of, split_name, with_options
+from drivetrain.envs.words import make_env, spec_of, split_name, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.film import write_film
+from drivetrain.models.speaker import is_speaker, open_speaker
+from drivetrain.narration import Narration
 
 UNTRAINED = "untrained"
 
@@ -36,6 +38,8 @@ class Config:
     against: str = ""  # on the same seeds: a second run, an expert, `random`, or `untrained` (this network, new)
     env: str = ""  # another env than the one it was trained in; it must give the same observations
     greedy: bool = True  # the likeliest action; --no-greedy draws
+    prompt: str = ""  # for policies with a vision-language model: another prompt than the one they learned with
+    answers: str = "score"  # of a caption run: the answer it holds likeliest (score), or the one it gives (parse)
     lanes: int = 8  # episodes side by side; in CARLA one at a time
     video: str = ""  # film the first episode into this .mp4
     json: bool = False  # one JSON object on stdout, and nothing else
@@ -55,9 +59,17 @@ class Result:
     checkpoint: str = ""
     step: int = -1
     scores: tuple[dict[str, Any], ...] = ()  # of each episode, where the world keeps one
+    laps: tuple[bool, ...] = ()  # whether each ended with a lap finished, where there are laps
+    threshold: float | None = None  # the return from which the world's makers call it solved
+    unread: int = 0  # answers of a model that speaks which named no action
+    asked: int = 0  # of so many
 
     def to_json(self) -> dict[str, Any]:
         said = {**self.__dict__, "summary": stats.summary(self.returns).to_json()}
+        if self.laps:
+            said["laps_finished"] = stats.wilson(sum(self.laps), len(self.laps)).to_json()
+        if self.threshold is not None:
+            said["solved"] = stats.wilson(sum(r >= self.threshold for r in self.returns), len(self.returns)).to_json()
         return {**said, "driving": driving(self.scores)} if self.scores else said
 
 
@@ -87,7 +99,10 @@ def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
     seeds = tuple(range(config.seed, config.seed + config.episodes))
     generator = torch.Generator().manual_seed(config.seed)
     film = (config.seed,) if config.video else ()
-    going = rollout(actor, env, seeds, greedy=config.greedy, generator=generator, lanes=config.lanes, film=film)
+    narrate = Narration(actor, spec_of(env)) if film else None
+    going = rollout(
+        actor, env, seeds, greedy=config.greedy, generator=generator, lanes=config.lanes, film=film, narrate=narrate
+    )
     done: dict[int, Episode] = {}
     for episode in watched(going, len(seeds), config.json):
         if episode.info.get("lost"):
@@ -109,7 +124,18 @@ def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
         about.get("checkpoint", ""),
         about.get("step", -1),
         tuple(r.info["score"] for r in rows if "score" in r.info),
+        tuple(bool(r.info["lap_finished"]) for r in rows if "lap_finished" in r.info),
+        threshold(env),
+        getattr(actor, "unread", 0),
+        getattr(actor, "asked", 0),
     )
+
+
+def threshold(env: str) -> float | None:
+    """As Gymnasium registers it."""
+    row = make_env(env)
+    row.close()
+    return row.spec.reward_threshold if row.spec else None
 
 
 def watched(episodes: Iterator[Episode], total: int, quiet: bool) -> Iterator[Episode]:
@@ -136,8 +162,16 @@ def evaluate_run(path: str, config: Config) -> Result:
         if not config.env:
             raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
         return evaluate(find_actor(path, spec_of(config.env)), config.env, config, name=path)
+    if is_speaker(path):
+        if not config.env:
+            raise BadConfig(f"BadConfig: {path} speaks, and does not say of which world; add --env NAME")
+        env = official(config.env)
+        speaker = open_speaker(path, spec_of(env), prompt=config.prompt, how=config.answers)
+        return evaluate(speaker, env, config, name=path)
     checkpoint = resolve(path)
     policy = load_policy(checkpoint)
+    if config.prompt:
+        ask(policy, config.prompt, path)
     env = config.env or policy.spec.env
     if not env:
         raise BadConfig(f"BadConfig: {path} does not say which env it was made for; add --env NAME")
@@ -145,6 +179,14 @@ def evaluate_run(path: str, config: Config) -> Result:
     policy.spec.require(spec_of(env))
     step = read_manifest(checkpoint)["step"]
     return evaluate(policy, env, config, name=path, checkpoint=str(checkpoint), step=step)
+
+
+def ask(policy: Any, prompt: str, path: str) -> None:
+    """Let a policy's vision-language model read another prompt from now on."""
+    reader = getattr(policy, "reader", None)
+    if reader is None:
+        raise BadConfig(f"BadConfig: {path} reads no prompt; leave --prompt out")
+    reader.ask([prompt] * len(reader.texts), reader.sentences)
 
 
 def opponent(against: str, path: str, env: str, config: Config) -> Result:
@@ -200,7 +242,16 @@ def in_words(said: dict[str, Any]) -> str:
 
 def _line(result: dict[str, Any]) -> str:
     s = result["summary"]
-    return _returns(result, s) + ("\n  " + _driven(result["driving"]) if "driving" in result else "")
+    more = [_driven(result["driving"])] if "driving" in result else []
+    shares = {"laps_finished": "laps finished", "solved": f"at {result['threshold']} or more"}
+    more += [", ".join(f"{what}: {_share(result[key])}" for key, what in shares.items() if key in result)]
+    if result["unread"]:
+        more.append(f"{result['unread']} of {result['asked']} answers named no action")
+    return "\n  ".join([_returns(result, s), *filter(None, more)])
+
+
+def _share(said: dict[str, Any]) -> str:
+    return f"{said['value']:.0%} ({said['low']:.0%} to {said['high']:.0%})"
 
 
 def _driven(said: dict[str, Any]) -> str:

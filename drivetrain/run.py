@@ -59,8 +59,9 @@ class Run:
         quiet: bool = False,
         tensorboard: bool = False,
         on_save: Any = None,
+        keep: int = 2,
     ):
-        self.folder = Path(folder)
+        self.folder, self.keep = Path(folder), keep
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.first = processes()[0] == 0
         self.fresh = True  # the loop is at a meeting point: rebuild the worlds
@@ -131,7 +132,7 @@ class Run:
         from drivetrain import checkpoint
 
         if self.first:
-            checkpoint.save(self.folder, step, {"progress": self._progress(), **parts})
+            checkpoint.save(self.folder, step, {"progress": self._progress(), **parts}, keep=self.keep)
         else:
             for part in parts.values():
                 part.state_dict()  # one that is spread over processes is put together by all of them

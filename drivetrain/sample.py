@@ -8,7 +8,8 @@ A sample is a flat dict whose keys are LeRobot's, the same in memory, on disk an
     task                          str, the instruction   next.truncated    bool
 
 `expert.action`, where a data set has it, is what an expert would have done there; imitation learns it instead of `action`.
-`expert.acted` says at which steps it was the expert who did.
+`expert.acted` says at which steps it was the expert who did, `expert.words` which of its sentences it would say there.
+`observation.instruction` is for worlds that give one of several orders: the number of a text.
 
 What only an expert or an auditor may see is under `privileged.` in an environment's `info`; no policy reads it.
 
@@ -34,9 +35,11 @@ Memory = dict[str, "Tensor"]  # what a policy carries from step to step; every t
 
 STATE = "observation.state"
 FRONT = "observation.images.front"
+INSTRUCTION = "observation.instruction"
 ACTION = "action"
 EXPERT_ACTION = "expert.action"
 EXPERT_ACTED = "expert.acted"
+EXPERT_WORDS = "expert.words"
 REWARD = "next.reward"
 TERMINATED = "next.terminated"
 TRUNCATED = "next.truncated"
@@ -98,10 +101,14 @@ class Spec:
     env: str = ""  # a name of the catalog with its options; empty where there is none
 
     def stacked(self, count: int) -> Spec:
-        """The spec of `count` observations in one."""
+        """The spec of `count` observations in one; of what is one of several things the newest stands for all."""
         return replace(
-            self, features={k: f.stacked(count) if k in self.observations else f for k, f in self.features.items()}
+            self, features={k: f.stacked(count) if k in self.stackable else f for k, f in self.features.items()}
         )
+
+    @property
+    def stackable(self) -> dict[str, Feature]:
+        return {key: feature for key, feature in self.observations.items() if not feature.choices}
 
     @property
     def observations(self) -> dict[str, Feature]:

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "drivetrain"
 WORDS = {"sample", "errors", "catalog", "config", "run", "checkpoint", "transforms", "stats"}
-PAGES = {"film", "report", "doctor"}  # what people look at, made from the words
+PAGES = {"film", "narration", "report", "doctor"}  # what people look at, made from the words
 NOUNS = {"models", "data", "envs", "experts", "rewards"}
 VERBS = {"collect", "describe", "evaluate", "drive", "audit", "demo"}
 ALLOWED = {

@@ -1,6 +1,7 @@
 """`drivetrain collect --as captions` and `--as instructions`: whole sets, true facts, and splits that share no picture."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,14 @@ from drivetrain import describe
 from drivetrain.cli import main
 from drivetrain.data.captions import open_captions
 from drivetrain.data.instructions import open_instructions
+from drivetrain.data.lerobot import Writer, open_lerobot
 from drivetrain.data.questions import KINDS, caption
 from drivetrain.describe import Config
 from drivetrain.envs import cartpole
+from drivetrain.envs.carracing import LABELS
+from drivetrain.envs.words import make_env
+from drivetrain.experts.choosing import find_expert, words_of
+from drivetrain.sample import ACTION, EXPERT_WORDS
 
 
 def written(folder):
@@ -163,3 +169,53 @@ def test_episodes_are_collected_as_before(tmp_path, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.replace("/a", "/b") == second
     assert written(tmp_path / "a").keys() == written(tmp_path / "b").keys()
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory):
+    """A quarter of a lap by the expert."""
+    folder = tmp_path_factory.mktemp("driven") / "set"
+    env = make_env("carracing:repeat=4")
+    expert = find_expert("carracing", env.sample_spec)
+    spec = replace(env.sample_spec, features={**env.sample_spec.features, **words_of(expert)})
+    writer, (observation, info) = Writer(folder, spec), env.reset(seed=3)
+    for step in range(60):
+        told = {key: np.asarray(value)[None] for key, value in (observation | info).items()}
+        action, _, said = expert.act(told, {}, greedy=True, generator=None)
+        outcome = {"next.reward": 0.0, "next.terminated": False, "next.truncated": step == 59}
+        writer.add({**observation, ACTION: action[0], EXPERT_WORDS: said[EXPERT_WORDS][0], **outcome})
+        observation, _, _, _, info = env.step(action[0])
+    writer.end_episode()
+    writer.finish()
+    return folder
+
+
+def test_frames_that_were_driven_have_the_drivers_words(driven, tmp_path):
+    found = {}
+    for style in ("plain", "why", "seen"):
+        rows = collected("captions", tmp_path / style, "--dataset", driven, "--style", style, "--held-out", 0.3)
+        found[style] = [row["caption"] for row in rows]
+        names = [LABELS[int(row["facts"]["choice"])] for row in rows]
+        assert len(rows) == 60
+        if style == "plain":
+            assert set(found[style]) <= {"Do nothing.", "Accelerate.", "Turn left.", "Turn right.", "Brake."}
+            assert all(name in caption.lower() for name, caption in zip(names, found[style], strict=True))
+    for plain, why, seen in zip(*found.values(), strict=True):
+        assert f"{seen[:-1]}: {plain[0].lower()}{plain[1:]}" == why
+    csv, jsonl = (open_captions(tmp_path / "plain" / f"train.{ending}") for ending in ("csv", "jsonl"))
+    assert csv.captions == jsonl.captions
+
+
+def test_a_data_set_that_cannot_be_captioned_is_told(driven, tmp_path, capsys):
+    data = open_lerobot(driven)
+    bare = replace(data.spec, features={key: f for key, f in data.spec.features.items() if key != EXPERT_WORDS})
+    writer = Writer(tmp_path / "bare", bare)
+    sample = data.windows(np.array([59]))
+    writer.add({key: sample[key][0, 0] for key in [*bare.features, "next.reward", "next.terminated", "next.truncated"]})
+    writer.end_episode()
+    writer.finish()
+    more = ["--dataset", str(tmp_path / "bare"), "--output-dir", str(tmp_path / "out")]
+    assert main(["collect", "--as", "captions", "--style", "why", *more]) == 2
+    assert "has no expert.words; use --style plain" in capsys.readouterr().err
+    assert main(["collect", "--as", "instructions", *more]) == 2
+    assert "leave --dataset out" in capsys.readouterr().err

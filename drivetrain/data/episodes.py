@@ -145,7 +145,7 @@ class Episodes:
         starts, ends = (edge[self.episode_of[frames]][:, None] for edge in (self.starts, self.ends))
         rows = np.minimum(wanted, ends - 1)
         sample: Sample = {key: values[rows] for key, values in self.arrays.items()}
-        for key in self.spec.observations if self._stack > 1 else ():
+        for key in self.spec.stackable if self._stack > 1 else ():
             older = [self.arrays[key][np.maximum(rows - back, starts)] for back in range(self._stack - 1, 0, -1)]
             sample[key] = np.concatenate([*older, sample[key]], axis=-1)
         sample[VALID] = wanted < ends
@@ -216,7 +216,7 @@ class Episodes:
         """mean, std, min and max of every float feature, per entry; of a ragged one per column, over its true rows."""
         floats = {k: f for k, f in self.spec.features.items() if f.dtype.startswith("float")}
         found = {key: moments(self._true_rows(key, feature)) for key, feature in floats.items() if key in self.arrays}
-        for key in found.keys() & self.spec.observations.keys():
+        for key in found.keys() & self.spec.stackable.keys():
             found[key] = {name: np.concatenate([value] * self._stack, -1) for name, value in found[key].items()}
         return found
 

@@ -7,6 +7,9 @@ how. `drawing=official` is Gymnasium's own environment. `drawing=fast`, the defa
 pixels, bit for bit, in a fifth of the time: see `FastCarRacing`. EnvPool's pictures are close but not the same, so they
 are for training only (`pool.py`).
 
+`order=any` gives the car one of `ORDERS` to obey, as `observation.instruction`, and another every few seconds;
+`order=slowly` (drive, left, right, stop) that one alone. The reward stays as it is, so only an expert can teach to obey.
+
 For experts, `info` has `privileged.position_m` [2], `privileged.speed_mps`, `privileged.heading_rad` (where the nose
 points, anticlockwise from the x axis, so a turn to the left makes it grow), `privileged.turn_radps` (how fast it grows),
 `privileged.tiles` and `privileged.track` [512, 3]: the centre line in driving order as x_m, y_m and heading_rad, going
@@ -18,6 +21,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -41,9 +45,9 @@ from gymnasium.envs.box2d.car_racing import (
 from gymnasium.envs.registration import EnvSpec
 from pygame import gfxdraw
 
-from drivetrain.envs.words import InWords
+from drivetrain.envs.words import InWords, space_of
 from drivetrain.errors import BadConfig
-from drivetrain.sample import ACTION, FRONT, Feature, Sample, Spec
+from drivetrain.sample import ACTION, FRONT, INSTRUCTION, Feature, Sample, Spec
 
 TASK = "Drive around the track."
 TIME_LIMIT = 1000  # steps, as Gymnasium registers it
@@ -51,6 +55,16 @@ TRACK_ROWS = 512  # more than any track has tiles; of 400 tracks the longest has
 LABELS = ("nothing", "accelerate", "left", "right", "brake")
 GYMNASIUM_NUMBER = {"nothing": 0, "right": 1, "left": 2, "accelerate": 3, "brake": 4}
 NUMBERS = {ours: GYMNASIUM_NUMBER[label] for ours, label in enumerate(LABELS)}
+
+ORDERS = {
+    "drive": "Drive around the track.",
+    "slowly": "Drive slowly.",
+    "left": "Keep to the left edge.",
+    "right": "Keep to the right edge.",
+    "stop": "Stop.",
+}
+ORDER_CHANCES = (0.3, 0.2, 0.15, 0.15, 0.2)
+ORDER_S = (1.0, 6.0)  # how long one holds
 
 PICTURE = Feature((STATE_H, STATE_W, 3), "uint8", 0.0, 255.0, colour="rgb")
 CHOICE = Feature((), "int64", names=LABELS, choices=len(LABELS))
@@ -67,12 +81,18 @@ Points = list[tuple[float, float]]
 Colour = Sequence[int]
 
 
-def discrete(drawing: str = "fast") -> gym.Env[Sample, Any]:
-    return _build(drawing, CHOICE)
+def discrete(drawing: str = "fast", order: str = "") -> gym.Env[Sample, Any]:
+    return _ordered(_build(drawing, CHOICE), order)
 
 
-def continuous(drawing: str = "fast") -> gym.Env[Sample, Any]:
-    return _build(drawing, CONTROLS)
+def continuous(drawing: str = "fast", order: str = "") -> gym.Env[Sample, Any]:
+    return _ordered(_build(drawing, CONTROLS), order)
+
+
+def _ordered(env: gym.Env[Sample, Any], order: str) -> gym.Env[Sample, Any]:
+    if order not in ("", "any", *ORDERS):
+        raise BadConfig(f"BadConfig: carracing has no order={order}; use any, {', '.join(ORDERS)}")
+    return Ordered(env, order) if order else env
 
 
 def _build(drawing: str, action: Feature) -> gym.Env[Sample, Any]:
@@ -371,3 +391,49 @@ class Glance(gym.Wrapper[Sample, Any, Sample, Any]):
 
     def observe(self) -> Sample:
         return {FRONT: self.racing.picture()}
+
+
+class Ordered(gym.Wrapper[Sample, Any, Sample, Any]):
+    """Somebody in the car says how to drive. `order` may be set at any time: to a name of ORDERS, or to "any"."""
+
+    def __init__(self, env: Any, order: str):
+        super().__init__(env)
+        self.order, self.number, self.left = order, 0, 0
+        told = Feature((), "int64", names=tuple(ORDERS.values()), choices=len(ORDERS))
+        spec = env.sample_spec
+        self.sample_spec = replace(spec, features={INSTRUCTION: told, **spec.features})
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
+        if hasattr(env, "advance"):
+            self.advance, self.observe = self._advance, self._observe
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        if seed is not None:
+            self.chance = np.random.default_rng((seed, 1))
+        self.left = 0
+        self._tick()
+        return self._told(observation), info
+
+    def step(self, action: Any) -> tuple[Sample, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._tick()
+        return self._told(observation), reward, terminated, truncated, info
+
+    def _advance(self, action: Any) -> Any:
+        self._tick()
+        return self.env.advance(action)  # type: ignore[attr-defined]
+
+    def _observe(self) -> Sample:
+        return self._told(self.env.observe())  # type: ignore[attr-defined]
+
+    def _tick(self) -> None:
+        if self.order != "any":
+            self.number, self.left = list(ORDERS).index(self.order), 0
+        elif self.left == 0:
+            self.number = int(self.chance.choice(len(ORDERS), p=ORDER_CHANCES))
+            self.left = round(self.chance.uniform(*ORDER_S) * FPS)
+        else:
+            self.left -= 1
+
+    def _told(self, observation: Sample) -> Sample:
+        return {INSTRUCTION: np.int64(self.number), **observation}

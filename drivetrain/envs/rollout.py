@@ -6,7 +6,7 @@ neither the episodes before it nor how many run side by side leave a trace in it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -72,12 +72,12 @@ class Lane:
             return self.observation | {k: v for k, v in self.info.items() if k.startswith("privileged.")}
         return self.observation
 
-    def step(self, action: Any, keep: bool, film: bool, said: Sample) -> bool:
-        """One step; says whether it was the last. `said` is kept with the sample."""
+    def step(self, action: Any, keep: bool, film: Callable[[np.ndarray], np.ndarray] | None, said: Sample) -> bool:
+        """One step; says whether it was the last. `said` is kept with the sample, `film` what makes a frame of a picture."""
         before, episode = self.observation, self.episode
         before = before | {k: v for k, v in self.info.items() if k.startswith("privileged.")} if self.reveal else before
         if film:
-            episode.frames.append(self.env.render())  # type: ignore[arg-type]
+            episode.frames.append(film(self.env.render()))  # type: ignore[arg-type]
         self.observation, reward, terminated, truncated, self.info = self.env.step(action)
         episode.total += float(reward)
         episode.length += 1
@@ -88,10 +88,28 @@ class Lane:
             episode.samples.append({**before, ACTION: action, **said, **after, TASK: task})
         if terminated or truncated:
             if film:
-                episode.frames.append(self.env.render())  # type: ignore[arg-type]
+                episode.frames.append(film(self.env.render()))  # type: ignore[arg-type]
             episode.terminated, episode.info = terminated, self.info
             self.close()
         return terminated or truncated
+
+
+class Narrator(Protocol):
+    """Makes a frame of a film from a picture of the world and what was seen and done there; `row` is this world's in
+    `info`."""
+
+    def __call__(
+        self, frame: np.ndarray, observation: Sample, action: Any, info: dict[str, Any], row: int, total: float
+    ) -> np.ndarray: ...
+
+
+def framed(
+    lane: Lane, action: Any, info: dict[str, Any], row: int, narrate: Narrator | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    if narrate is None:
+        return lambda frame: frame
+    before = lane.observation
+    return lambda frame: narrate(frame, before, action, info, row, lane.episode.total)
 
 
 def rollout(
@@ -105,9 +123,10 @@ def rollout(
     keep: bool = False,
     film: Iterable[int] = (),
     reveal: bool = False,
+    narrate: Narrator | None = None,
 ) -> Iterator[Episode]:
     """One episode per seed, as they end; `keep` their samples, `reveal` what experts see in them, `film` the
-    seeds named."""
+    seeds named, each frame as `narrate` makes it."""
     filmed, waiting = set(film), list(seeds)
     begun: list[Lane] = []
     try:
@@ -121,7 +140,12 @@ def rollout(
             said = {key: value for key, value in info.items() if key.startswith("expert.")}
             ended = np.array(
                 [
-                    lane.step(a, keep, lane.episode.seed in filmed, {key: value[i] for key, value in said.items()})
+                    lane.step(
+                        a,
+                        keep,
+                        framed(lane, a, info, i, narrate) if lane.episode.seed in filmed else None,
+                        {key: value[i] for key, value in said.items()},
+                    )
                     for i, (lane, a) in enumerate(zip(begun, action, strict=True))
                 ]
             )

@@ -126,7 +126,8 @@ class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
         return self._joined(), float(reward), terminated, truncated, info
 
     def _joined(self) -> Sample:
-        return {key: joined([o[key] for o in self.seen]) for key in self.seen[-1]}
+        stackable = self.sample_spec.stackable
+        return {key: joined([o[key] for o in self.seen]) if key in stackable else v for key, v in self.seen[-1].items()}
 
 
 def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -193,4 +194,4 @@ def spec_of(name: str) -> Spec:
 
 def newest(sample: Sample, spec: Spec) -> Sample:
     """Of stacked observations the last one alone, which is what `spec` describes."""
-    return sample | {key: sample[key][..., -f.shape[-1] :] for key, f in spec.observations.items()}
+    return sample | {key: sample[key][..., -f.shape[-1] :] for key, f in spec.stackable.items()}

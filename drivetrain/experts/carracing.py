@@ -7,16 +7,20 @@ The wheels point along the circle through a place ahead on the centre line (pure
 the sharpest bend in sight allows, with the way there to brake. Labels are one thing at a time: brake where too fast, else
 steer where the wheels would have to turn, less what the car turns already, else accelerate. On 100 tracks that chose none
 of the numbers below, pedals return 930 (907 at the least) at repeat=1 and 2; labels 915, 916 at repeat=1, 894 at repeat=3.
+
+It obeys orders where the world gives them (`order=any`): slowly, at the left or right edge, stop.
+In one of its `SENTENCES` it says where the road goes over the next 31 m, how fast the car is, and what it does about it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from drivetrain.sample import Memory, Sample, Spec
+from drivetrain.sample import EXPERT_WORDS, INSTRUCTION, Memory, Sample, Spec
 
 TILE_M = 3.5  # from one row of the track to the next
 WHEELBASE_M = 3.24
@@ -41,20 +45,46 @@ class Manner:
 
 
 PEDALS = Manner(4.4, 0.33, 2.0, 0.4, 190.0, 48.0, 100.0, 15.0, 3)
-LABELS = Manner(4.7, 0.3, 0.9, 0.6, 200.0, 55.0, 90.0, 90.0, 5)
+LABELS = Manner(4.7, 0.3, 1.5, 0.3, 200.0, 55.0, 90.0, 90.0, 5)
 
 GAS_PER_MPS, GAS_LESS_PER_RAD = 0.11, 2.5
 LEAST_SHARE = 0.1  # of the gas, however far the wheels are turned: who stands must set off
 BRAKE_PER_MPS, MOST_BRAKE = 0.05, 0.62  # at 0.9 the wheels lock
-BRAKE_ABOVE_MPS, STEER_ABOVE_RAD, STEER_ABOVE_MPS = 3.9, 0.022, 17.0  # of labels; one that steers cannot set off
+BRAKE_ABOVE_MPS, STEER_ABOVE_RAD, STEER_ABOVE_MPS = 3.9, 0.08, 17.0  # of labels; one that steers cannot set off
+
+SLOWLY_MPS = 25.0  # who is told to goes so fast at most;
+EDGE_M, EDGE_MPS = 3.5, 45.0  # or so far from the middle, and not faster than one can keep there
+STANDS_MPS = 0.3
+
+COURSES = ("is straight", "bends left", "bends right")  # ahead
+BEND_RAD, BEND_TILES = 0.25, 9  # what turns by more over so many tiles is a bend
+PACES = {"slow": 30.0, "neither slow nor fast": 65.0, "fast": np.inf}  # up to so many m/s
+DEEDS = {
+    "nothing": "do nothing",
+    "accelerate": "accelerate",
+    "left": "turn left",
+    "right": "turn right",
+    "brake": "brake",
+}
+SENTENCES = tuple(
+    f"The road {course} ahead and the car is {pace}: {deed}."
+    for course, pace, deed in product(COURSES, PACES, DEEDS.values())
+)
+BRAKES_FROM, TURNS_FROM, GAS_FROM = 0.1, 0.15, 0.1  # of controls, to be worth a word
 
 
 class Expert:
     privileged = True
+    sentences = SENTENCES
 
     def __init__(self, spec: Spec):
         self.labels = {name: choice for choice, name in enumerate(spec.action.names)} if spec.discrete else {}
         self.manner = LABELS if spec.discrete else PEDALS
+        orders = spec.features[INSTRUCTION].names if INSTRUCTION in spec.features else ()
+        words = [order.lower().rstrip(".").split() for order in orders]
+        self.slow = np.array(["slowly" in order for order in words])
+        self.stop = np.array(["stop" in order for order in words])
+        self.edge_m = np.array([EDGE_M * (("left" in order) - ("right" in order)) for order in words])
 
     def initial(self, batch_size: int) -> Memory:
         return {}
@@ -62,15 +92,59 @@ class Expert:
     def act(
         self, observation: Sample, memory: Memory, *, greedy: bool, generator: Any
     ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
-        left_rad, wanted_mps = plan(observation, self.manner)
+        order = np.asarray(observation[INSTRUCTION]) if len(self.slow) else None
+        left_rad, wanted_mps = plan(observation, self.manner, 0.0 if order is None else self.edge_m[order])
         speed_mps = np.asarray(observation["privileged.speed_mps"])
-        if not self.labels:
-            return controls(left_rad, speed_mps, wanted_mps), memory, {}
-        return np.vectorize(self.labels.get, [np.int64])(labels(left_rad, speed_mps, wanted_mps)), memory, {}
+        stop = np.zeros(len(speed_mps), bool)
+        if order is not None:
+            stop = self.stop[order]
+            most_mps = np.select([stop, self.slow[order], self.edge_m[order] != 0], [0.0, SLOWLY_MPS, EDGE_MPS], np.inf)
+            wanted_mps = np.minimum(wanted_mps, most_mps)
+        if self.labels:
+            name = labels(left_rad, speed_mps, wanted_mps)
+            name = np.where(stop, np.where(speed_mps > STANDS_MPS, "brake", "nothing"), name)
+            action = np.vectorize(self.labels.get, [np.int64])(name)
+        else:
+            action = controls(left_rad, speed_mps, wanted_mps)
+            action[stop, 2] = np.where(speed_mps[stop] > STANDS_MPS, MOST_BRAKE, 0.2)
+        return action, memory, {EXPERT_WORDS: self.explain(observation, action)}
+
+    def explain(self, observation: Sample, action: np.ndarray) -> np.ndarray:
+        """The number of the sentence that is true there of somebody who does that; [B]."""
+        course, pace = seen(observation)
+        deed = np.array([*self.labels])[action] if self.labels else in_a_word(action)
+        return (course * len(PACES) + pace) * len(DEEDS) + np.vectorize([*DEEDS].index, [np.int64])(deed)
 
 
-def plan(observation: Sample, manner: Manner) -> tuple[np.ndarray, np.ndarray]:
-    """How far to the left the wheels should point, and how fast to go; [B] each."""
+def seen(observation: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Where the road goes and how fast the car is: numbers of COURSES and of PACES, [B] each."""
+    turn_rad = bend_rad(observation)
+    course = np.where(np.abs(turn_rad) < BEND_RAD, 0, np.where(turn_rad > 0, 1, 2))
+    return course, np.searchsorted([*PACES.values()], np.asarray(observation["privileged.speed_mps"]))
+
+
+def bend_rad(observation: Sample) -> np.ndarray:
+    """How far the road turns to the left from here to BEND_TILES on; [B]."""
+    track, tiles, position_m = (
+        np.asarray(observation[f"privileged.{key}"]) for key in ("track", "tiles", "position_m")
+    )
+    here = np.linalg.norm(track[..., :2] - position_m[:, None], axis=-1).argmin(-1)
+    rows = np.stack([here, (here + BEND_TILES) % tiles])  # [2, B]
+    start, end = track[np.arange(len(here)), rows, 2]
+    return wrapped(end - start)
+
+
+def in_a_word(controls: np.ndarray) -> np.ndarray:
+    """The label that comes nearest to steer, gas and brake; [B] of [B, 3]."""
+    steer, gas, brake = controls.T
+    side = np.where(steer < 0, "left", "right")
+    return np.select(
+        [brake > BRAKES_FROM, np.abs(steer) > TURNS_FROM, gas > GAS_FROM], ["brake", side, "accelerate"], "nothing"
+    )
+
+
+def plan(observation: Sample, manner: Manner, edge_m: float | np.ndarray = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """How far to the left the wheels should point, and how fast to go, so far to the left of the middle; [B] each."""
     track, tiles, position_m, heading_rad, turn_radps, speed_mps = (
         np.asarray(observation[f"privileged.{key}"])
         for key in ("track", "tiles", "position_m", "heading_rad", "turn_radps", "speed_mps")
@@ -82,8 +156,9 @@ def plan(observation: Sample, manner: Manner) -> tuple[np.ndarray, np.ndarray]:
         return np.take_along_axis(track, ((here[:, None] + rows) % tiles[:, None])[..., None], axis=1)
 
     whole, rest = np.divmod((manner.reach_m + manner.reach_s * speed_mps) / TILE_M, 1)
-    pair = ahead(whole.astype(np.int64)[:, None] + [0, 1])[..., :2]
-    way = pair[:, 0] + rest[:, None] * (pair[:, 1] - pair[:, 0]) - position_m
+    pair = ahead(whole.astype(np.int64)[:, None] + [0, 1])
+    leftwards = np.stack([-np.sin(pair[:, 0, 2]), np.cos(pair[:, 0, 2])], -1) * np.reshape(edge_m, (-1, 1))
+    way = pair[:, 0, :2] + rest[:, None] * (pair[:, 1, :2] - pair[:, 0, :2]) + leftwards - position_m
     beside_rad = wrapped(np.arctan2(way[:, 1], way[:, 0]) - heading_rad)
     left_rad = manner.sharpness * np.arctan(2 * WHEELBASE_M * np.sin(beside_rad) / np.linalg.norm(way, axis=-1))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from drivetrain import catalog
 from drivetrain.errors import BadConfig
-from drivetrain.sample import Spec
+from drivetrain.sample import EXPERT_WORDS, Feature, Spec
 
 
 def find_expert(name: str, spec: Spec) -> Any:
@@ -27,3 +27,9 @@ def find_expert(name: str, spec: Spec) -> Any:
 def family(name: str) -> str:
     """What environments that differ in their actions, pictures or options have in common."""
     return name.partition(":")[0].partition("-")[0]
+
+
+def words_of(expert: Any) -> dict[str, Feature]:
+    """The feature in which an expert that explains itself names its sentence."""
+    sentences = getattr(expert, "sentences", ())
+    return {EXPERT_WORDS: Feature((), "int64", names=tuple(sentences), choices=len(sentences))} if sentences else {}

@@ -50,6 +50,18 @@ class Categorical:
     def entropy(self) -> Tensor:
         return -(self.logits.exp() * self.logits).sum(-1)
 
+    def divergence(self, other: Categorical) -> Tensor:
+        """Kullback and Leibler's, of the other from this one."""
+        return (self.logits.exp() * (self.logits - other.logits)).sum(-1)
+
+    def numbers(self) -> Tensor:
+        """What it takes to make it anew, by `of`."""
+        return self.logits
+
+    @staticmethod
+    def of(numbers: Tensor) -> Categorical:
+        return Categorical(numbers)
+
 
 class Gaussian:
     """A diagonal Gaussian, unbounded."""
@@ -70,6 +82,20 @@ class Gaussian:
 
     def entropy(self) -> Tensor:
         return (0.5 + LOG_SQRT_2PI + self.log_std).expand_as(self.mean).sum(-1)
+
+    def divergence(self, other: Gaussian) -> Tensor:
+        """Kullback and Leibler's, of the other from this one."""
+        apart = (self.mean - other.mean).square() * (-2 * other.log_std).exp()
+        wider = (2 * (self.log_std - other.log_std)).exp()
+        return (other.log_std - self.log_std + 0.5 * (wider + apart - 1)).sum(-1)
+
+    def numbers(self) -> Tensor:
+        """What it takes to make it anew, by `of`."""
+        return torch.cat([self.mean, self.log_std.expand_as(self.mean)], -1)
+
+    @staticmethod
+    def of(numbers: Tensor) -> Gaussian:
+        return Gaussian(*numbers.chunk(2, -1))
 
 
 class SquashedGaussian:

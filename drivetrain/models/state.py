@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from drivetrain.models.mlp import MLP
 
@@ -55,3 +56,14 @@ class StateEncoder(nn.Module):
         if self.norm:
             x = self.norm(x)
         return self.net(x) if self.net else x
+
+
+class ChoiceEncoder(nn.Module):
+    """[...] -> [..., choices]: one feature is 1, the others 0."""
+
+    def __init__(self, choices: int):
+        super().__init__()
+        self.width = choices
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.one_hot(x.long(), self.width).float()

@@ -180,6 +180,17 @@ class VLM(nn.Module):
         found: Tensor = inner(**given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
         return found[:, -batch["input_ids"].shape[1] :]
 
+    def looked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """After the last layer and its norm: the pictures' places [B, P, D], and the text's [B, T, D]."""
+        inner = self.core.git if self.family is GIT else self.core.model
+        given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")}
+        found: Tensor = inner(**given, use_cache=False).last_hidden_state
+        text = found[:, -batch["input_ids"].shape[1] :]
+        if self.family is GIT:
+            return found[:, : -batch["input_ids"].shape[1]], text
+        places = batch["input_ids"] == self.core.config.image_token_id
+        return text[places].view(len(text), -1, text.shape[-1]), text
+
     def features(self, pictures: Pictures, prompts: str | Sequence[str], layer: int = -1) -> Features:
         """Of a layer: -1 is the last, 0 what goes into the first."""
         return self.features_of(self.inputs(pictures, prompts), layer)

@@ -5,11 +5,13 @@
     drivetrain train caption --backbone microsoft/git-base --dataset data/carracing-captions --device cuda
 
 Nothing but LoRA's small matrices is trained (Hu et al. 2021), or with `--lora-rank 0` all of the model. The adapter is saved
-apart, as a folder that peft opens.
+apart, as a folder that peft opens. Beside it lies `answers.json`: the prompt, and the captions it learned, where they are few;
+with these the model can act (`models/speaker.py`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +21,12 @@ import torch
 
 from drivetrain import stats
 from drivetrain.checkpoint import Randomness
+from drivetrain.data.captions import Captions
+from drivetrain.models.speaker import MANUAL
 from drivetrain.models.vlm import PARTS, VLM, load_vlm
 from drivetrain.run import Run
 from drivetrain.training import together
-from drivetrain.training.conversations import PROMPT, open_talks
+from drivetrain.training.conversations import PROMPT, Talks, open_talks
 from drivetrain.training.examination import finish
 from drivetrain.training.language import Rows, Talk, fit
 from drivetrain.training.selfchecks import check
@@ -39,6 +43,7 @@ class Config(Rows):
 
 
 CHECKPOINT_EVERY = 250
+FEW = 100  # different captions
 DEBUG = Config(steps=4, batch_size=4, questions=8, check_every=2)
 
 
@@ -50,7 +55,16 @@ def train(config: Config, run: Run) -> VLM:
     check(vlm, learn[: config.portion], learning)
     learner = fit(config, run, vlm, learn, held_out, random=random)
     finish(learner, run, held_out, config.portion, lambda vlm: captioned(vlm, held_out[: config.questions]))
+    if run.first:
+        said = {"prompt": config.prompt, "answers": answers(learn)}
+        (run.folder / "model" / MANUAL).write_text(json.dumps(said, indent=1) + "\n")
     return vlm
+
+
+def answers(learn: Talks) -> list[str]:
+    """The different captions, where they are few."""
+    found = sorted({data.captions[row] for data, row in learn.rows if isinstance(data, Captions)})
+    return found if len(found) <= FEW else []
 
 
 def begin(config: Config) -> tuple[VLM, tuple[str, ...]]:

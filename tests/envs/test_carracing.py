@@ -2,19 +2,28 @@
 
 import math
 import sys
+from itertools import groupby
 
 import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
-from gymnasium.envs.box2d.car_racing import PLAYFIELD, CarRacing
+from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, CarRacing
 
 from drivetrain.envs import pool
-from drivetrain.envs.carracing import GYMNASIUM_NUMBER, LABELS, TIME_LIMIT, TRACK_ROWS, FastCarRacing
+from drivetrain.envs.carracing import (
+    GYMNASIUM_NUMBER,
+    LABELS,
+    ORDER_S,
+    ORDERS,
+    TIME_LIMIT,
+    TRACK_ROWS,
+    FastCarRacing,
+)
 from drivetrain.envs.words import make_env
 from drivetrain.envs.worlds import Worlds, make_worlds
 from drivetrain.errors import BadConfig, MissingExtra
-from drivetrain.sample import ACTION, FRONT
+from drivetrain.sample import ACTION, FRONT, INSTRUCTION
 
 
 def any_controls(info, random, step):
@@ -228,6 +237,22 @@ def test_an_expert_is_told_where_it_is():
     went = info["privileged.position_m"] - before
     assert abs(math.remainder(math.atan2(went[1], went[0]) - info["privileged.heading_rad"], 2 * math.pi)) < 0.2
     assert info["privileged.speed_mps"] > 5
+
+
+def test_orders_are_given_and_change_as_the_seed_says():
+    def heard(name, seed, steps=300):
+        env = make_env(name)
+        env.reset(seed=seed)
+        return [int(env.step(1)[0][INSTRUCTION]) for _ in range(steps)]
+
+    orders = heard("carracing:order=any,repeat=2", 5)
+    assert orders == heard("carracing:order=any,repeat=2", 5)
+    assert len(set(orders)) > 1
+    assert heard("carracing:order=any,repeat=2", 6) != orders
+    assert set(heard("carracing:order=slowly", 5, 60)) == {list(ORDERS).index("slowly")}
+    lasted = [len(list(run)) for _, run in groupby(orders)][:-1]
+    assert min(lasted) >= ORDER_S[0] * FPS / 2 - 1
+    assert make_env("carracing:order=any,repeat=2,stack=2").reset(seed=5)[0][INSTRUCTION].shape == ()
 
 
 def test_a_drawing_that_is_none_is_refused():

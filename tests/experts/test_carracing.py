@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from drivetrain.collect import find_actor
+from drivetrain.envs.carracing import ORDERS
 from drivetrain.envs.rollout import Lane, rollout
 from drivetrain.envs.words import make_env, spec_of
 from drivetrain.experts.carracing import TILE_M, controls, labels, plan, wrapped
 from drivetrain.experts.choosing import find_expert
+from drivetrain.sample import EXPERT_WORDS
 
 HALF_ROAD_M = 20 / 3
 ENVS = ["carracing-continuous:repeat=2", "carracing:repeat=2"]
@@ -26,7 +28,7 @@ def test_it_stays_on_the_road_and_gets_ahead(env):
     for _ in range(120):
         batch = {key: np.asarray(value)[None] for key, value in lane.seen_by(expert).items()}
         action, _, _ = expert.act(batch, {}, greedy=True, generator=None)
-        assert not lane.step(action[0], keep=False, film=False, said={})
+        assert not lane.step(action[0], keep=False, film=None, said={})
         furthest_m = max(furthest_m, off_the_middle_m(lane.info))
     assert furthest_m < HALF_ROAD_M + 1.0  # of the middle of the car
     assert lane.episode.total > 170
@@ -45,7 +47,7 @@ def test_it_sets_off_where_the_road_lies_far_to_the_side():
     expert, lane = find_expert("", spec_of(env)), Lane(env, 30_081)
     for _ in range(60):
         batch = {key: np.asarray(value)[None] for key, value in lane.seen_by(expert).items()}
-        lane.step(expert.act(batch, {}, greedy=True, generator=None)[0][0], keep=False, film=False, said={})
+        lane.step(expert.act(batch, {}, greedy=True, generator=None)[0][0], keep=False, film=None, said={})
     assert lane.info["privileged.speed_mps"] > 20
 
 
@@ -81,7 +83,7 @@ def privileged(tiles=40, turn_rad=0.0, position_m=(0.0, 0.0), heading_rad=0.0, t
         ({"heading_rad": 0.4 + 4 * np.pi}, "right"),
         ({"turn_rad": 0.3, "speed_mps": 80.0}, "brake"),
         ({"heading_rad": -0.4, "speed_mps": 0.0}, "accelerate"),
-        ({"turn_radps": -2.0}, "left"),
+        ({"turn_radps": -6.0}, "left"),
     ],
 )
 def test_it_does_the_obvious_by_labels_and_by_pedals(told, label):
@@ -146,3 +148,51 @@ def test_behind_the_last_tile_comes_the_first():
     for left_rad, wanted_mps in said[1:]:
         np.testing.assert_allclose(left_rad, said[0][0])
         np.testing.assert_allclose(wanted_mps, said[0][1])
+
+
+@pytest.mark.parametrize("env", ["carracing", "carracing-continuous"])
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"speed_mps": 40.0}, "The road is straight ahead and the car is neither slow nor fast: accelerate."),
+        ({"turn_rad": 0.15, "speed_mps": 25.0}, "The road bends left ahead and the car is slow: turn left."),
+        ({"turn_rad": -0.3, "speed_mps": 80.0}, "The road bends right ahead and the car is fast: brake."),
+    ],
+)
+def test_what_it_says_is_what_is_there_and_what_it_does(env, told, sentence):
+    expert, seen = find_expert("", spec_of(env)), privileged(**told)
+    action, _, info = expert.act(seen, {}, greedy=True, generator=None)
+    assert expert.sentences[info[EXPERT_WORDS][0]] == sentence
+    assert expert.explain(seen, action).tolist() == info[EXPERT_WORDS].tolist()
+
+
+@pytest.mark.parametrize("base", ["carracing", "carracing-continuous"])
+def test_it_obeys(base):
+    """Five seconds after each order: how fast it goes, and where on the road; it stands three seconds after `stop`."""
+    env = make_env(f"{base}:repeat=2,order=drive")
+    expert, found = find_expert("", env.sample_spec), {}
+    for order in ORDERS:
+        observation, info = env.reset(seed=7_001)
+        env.env.order, speeds, lefts = "drive", [], []
+        for step in range(260):
+            if step == 60:
+                env.env.order = order
+            seen = {k: np.asarray(v)[None] for k, v in (observation | info).items()}
+            action, _, _ = expert.act(seen, {}, greedy=True, generator=None)
+            observation, _, _, _, info = env.step(action[0])
+            if step >= 60 + 75:
+                speeds.append(info["privileged.speed_mps"])
+                lefts.append(left_of_the_middle_m(info))
+        found[order] = np.mean(speeds), np.mean(lefts)
+    assert found["stop"][0] < 0.5
+    assert found["slowly"][0] < 0.5 * found["drive"][0]
+    assert found["left"][1] > 2.0
+    assert found["right"][1] < -2.0
+
+
+def left_of_the_middle_m(info):
+    track, position = info["privileged.track"], info["privileged.position_m"]
+    apart = position - track[:, :2]
+    nearest = np.linalg.norm(apart, axis=-1).argmin()
+    heading = track[nearest, 2]
+    return -apart[nearest, 0] * np.sin(heading) + apart[nearest, 1] * np.cos(heading)

@@ -20,7 +20,7 @@ from drivetrain.envs.rollout import rollout
 from drivetrain.envs.worlds import Worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Network
-from drivetrain.models.heads import Categorical
+from drivetrain.models.heads import Categorical, Gaussian
 from drivetrain.run import Run, read_metrics
 from drivetrain.sample import STATE
 from drivetrain.training.flat import Adam
@@ -308,6 +308,63 @@ def test_the_value_warms_up_before_the_policy_moves(toy_worlds, tmp_path):
     assert any(not torch.equal(value[key], fresh[key]) for key in value)
     moved_on = trained(replace(settings, value_warmup=0), tmp_path / "cold").state_dict()
     assert any(not torch.equal(before[key], moved_on[key]) for key in before)
+
+
+@pytest.mark.parametrize("head", ["categorical", "gaussian"])
+def test_divergences_are_those_of_torch(head):
+    random = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(6, 4, generator=random) for _ in range(2))
+    if head == "categorical":
+        wanted = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in (one, other)))
+        ours, theirs = Categorical(one), Categorical(other)
+    else:
+        pairs = [x.chunk(2, -1) for x in (one, other)]
+        wanted = torch.distributions.kl_divergence(*(torch.distributions.Normal(m, s.exp()) for m, s in pairs)).sum(-1)
+        ours, theirs = (Gaussian(*pair) for pair in pairs)
+    assert torch.allclose(ours.divergence(theirs), wanted, atol=1e-5)
+    assert torch.allclose(ours.divergence(ours.of(theirs.numbers())), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_an_anchor_holds_the_policy_where_it_began(freeze, toy_worlds, tmp_path):
+    """The heavier, the less it moves away, by what is logged and by what the policy holds likely."""
+    start = replace(CONSTANT, steps=64, rollout=8)
+    first = trained(start, tmp_path / "first")
+    seen = torch.zeros(1, 1, 1)
+    moved_by = {}
+    for weight in (1e-6, 100.0):
+        settings = replace(CONSTANT, policy=str(tmp_path / "first"), anchor=weight, freeze=freeze, steps=3_000)
+        later = trained(settings, tmp_path / f"{weight}")
+        chances = [p.head(p.features({STATE: seen}, {}, torch.zeros(1, 1))[0]) for p in (later, first)]
+        moved_by[weight] = float(chances[0].divergence(chances[1]).detach())
+        assert read_metrics(tmp_path / f"{weight}")[-1]["loss/anchor"] > 0
+    assert moved_by[100.0] < 0.05 * moved_by[1e-6]
+
+
+def test_what_is_frozen_stays_and_its_heads_learn_the_same_as_unfrozen_ones(toy_worlds, tmp_path):
+    """Where encoders have no weights, looking once or at every epoch is all the same."""
+    start = replace(ppo.DEBUG, env="identity", network=SMALL)
+    trained(start, tmp_path / "first")
+    settings = replace(start, policy=str(tmp_path / "first"), steps=512)
+    free, frozen = (trained(replace(settings, freeze=f), tmp_path / str(f)).state_dict() for f in (False, True))
+    assert all(torch.equal(free[key], frozen[key]) for key in free)
+    deep = replace(start, network=replace(SMALL, state_layers=(8,)))
+    trained(deep, tmp_path / "deep")
+    held = trained(replace(deep, policy=str(tmp_path / "deep"), freeze=True, lr=1e-2), tmp_path / "held").state_dict()
+    before = checkpoint.load_policy(tmp_path / "deep").state_dict()
+    assert {key.split(".")[0] for key in before if not torch.equal(before[key], held[key])} == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"anchor": 0.1}, "there is none; add --policy RUN"),
+        ({"freeze": True, "network": replace(SMALL, memory="gru")}, "--freeze is for policies without memory"),
+    ],
+)
+def test_what_an_anchor_or_a_freeze_needs_is_said(changes, says, toy_worlds, tmp_path):
+    with pytest.raises(BadConfig, match=says):
+        trained(replace(ppo.DEBUG, **{"env": "identity", "network": SMALL, **changes}), tmp_path)
 
 
 def test_dropout_is_refused(tmp_path):

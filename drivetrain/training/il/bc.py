@@ -4,10 +4,15 @@
 
 Ross & Bagnell 2010 call the trouble with it compounding error. The data set is split by episode, never by frame, so that the
 held-out loss is one. Data sets hold single pictures; `--frame-stack` joins the last so many, as the env does when driving.
+
+    drivetrain train bc --dataset data/carracing --backbone tiny-git --words 0.3 --output-dir runs/bc
+
+A policy whose eyes are a vision-language model may learn to say what its demonstrator said (`expert.words`) in the same pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +24,10 @@ from drivetrain.checkpoint import Randomness
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import spec_of, with_options
+from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, Sample
+from drivetrain.sample import ACTION, EXPERT_WORDS, Sample, Spec
 from drivetrain.training.start import start_from
 
 
@@ -36,6 +42,8 @@ class Config:
     lr: float = 1e-3  # learning rate, falling to 0 along a cosine
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0  # gradients are scaled down to this
+    smoothing: float = 0.0  # share of a label's weight that is spread over all choices
+    words: float = 0.0  # weight of the loss on the expert's own words, which a backbone learns to say
     held_out: float = 0.1  # share of the episodes that is not trained on
     check_every: int = 100  # steps between looks at the held-out episodes
     frame_stack: int = 1  # so many observations in one
@@ -49,14 +57,19 @@ CHECKPOINT_EVERY = 500
 CHECK_BATCHES = 8
 
 
-def losses(policy: Driver, batch: Sample) -> dict[str, Tensor]:
-    """The negative log-likelihood of the demonstrator's actions, over the steps that are no padding."""
+def losses(policy: Driver, batch: Sample, smoothing: float = 0.0, words: float = 0.0) -> dict[str, Tensor]:
+    """The negative log-likelihood of the demonstrator's actions, over the steps that are no padding; and of its words."""
     wanted = transforms.apply(policy.transforms, batch)[ACTION]
-    seen, _ = policy.features(
-        {key: batch[key] for key in policy.keys}, policy.initial(len(wanted)), batch["is_first"]
+    said = batch[EXPERT_WORDS] if words else None
+    seen, _, unsaid = policy.features_and_words(
+        {key: batch[key] for key in policy.keys}, policy.initial(len(wanted)), batch["is_first"], said
     )  # [B, T, D]
-    unlikely = -policy.head(seen).log_prob(wanted)
-    return {"loss/action": (unlikely * batch["valid"]).sum() / batch["valid"].sum()}
+    chances = policy.head(seen)
+    unlikely = -chances.log_prob(wanted)
+    if smoothing:
+        unlikely = (1 - smoothing) * unlikely - smoothing * chances.logits.mean(-1)
+    parts = {"loss/action": (unlikely * batch["valid"]).sum() / batch["valid"].sum()}
+    return parts if unsaid is None else {**parts, "loss/words": words * unsaid}
 
 
 @torch.no_grad()
@@ -84,12 +97,45 @@ def open_data(config: Config) -> tuple[Episodes, Episodes]:
 
 def begin(config: Config, data: Episodes) -> Driver:
     env = config.env or data.spec.env
-    spec = replace(data.spec, env=with_options(env, stack=config.frame_stack) if env else "")
+    shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
+    spec = replace(data.spec, features=shown, env=with_options(env, stack=config.frame_stack) if env else "")
+    sentences = data.spec.features[EXPERT_WORDS].names if EXPERT_WORDS in data.spec.features else ()
+    _refuse(config, spec, sentences)
     if config.policy:
         return start_from(config.policy, spec).train()
     head = ("categorical" if spec.discrete else "deterministic") if config.head == "auto" else config.head
     changes = transforms.from_statistics(spec, data.statistics())
-    return build_policy(spec, config.network, head, changes)
+    return build_policy(spec, config.network, head, changes, sentences)
+
+
+def _refuse(config: Config, spec: Spec, sentences: Sequence[str]) -> None:
+    if config.smoothing and not spec.discrete:
+        raise BadConfig("BadConfig: --smoothing is for actions that are choices; leave it out")
+    if config.words and not sentences:
+        raise BadConfig(
+            f"BadConfig: {config.dataset} has no {EXPERT_WORDS} to learn; leave --words out, or collect anew"
+        )
+    if config.words and not (config.network.backbone or config.policy):
+        raise BadConfig("BadConfig: words are learned by a vision-language model; add --backbone, or leave --words out")
+
+
+def optimiser(policy: Driver, config: Config) -> torch.optim.AdamW:
+    learning = [p for p in policy.parameters() if p.requires_grad]
+    return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def improve(
+    policy: Driver, optimizer: torch.optim.Optimizer, schedule: Any, batch: Sample, config: Config
+) -> dict[str, Tensor]:
+    """One gradient step; what was summed into its loss."""
+    parts = losses(policy, batch, config.smoothing, config.words)
+    optimizer.zero_grad()
+    total = torch.stack(list(parts.values())).sum()
+    total.backward()
+    nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    optimizer.step()
+    schedule.step()
+    return {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}}
 
 
 def train(config: Config, run: Run) -> Driver:
@@ -97,18 +143,12 @@ def train(config: Config, run: Run) -> Driver:
     learn, held_out = open_data(config)
     policy = begin(config, learn)
     length = config.length if policy.recurrent else 1
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer = optimiser(policy, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "schedule": schedule, "random": random}
     for step in run.steps(config.steps, **parts):
         batch = tensors(learn.batch(config.batch_size, at=step, seed=config.seed, length=length))
-        found = losses(policy, batch)
-        optimizer.zero_grad()
-        found["loss/action"].backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        run.log(step, {"loss": found["loss/action"].detach(), "loss/action": found["loss/action"].detach()})
+        run.log(step, improve(policy, optimizer, schedule, batch, config))
         if (step + 1) % config.check_every == 0:
             run.log(step, check(policy, held_out, config, length))
     return policy.eval()

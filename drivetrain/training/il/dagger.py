@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.episodes import Episodes, together
@@ -28,10 +28,10 @@ from drivetrain.data.lerobot import Writer, open_lerobot
 from drivetrain.envs.rollout import Actor, rollout
 from drivetrain.envs.words import newest, spec_of, with_options
 from drivetrain.errors import BadConfig
-from drivetrain.experts.choosing import find_expert
+from drivetrain.experts.choosing import find_expert, words_of
 from drivetrain.models.driver import Driver, Network
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, REWARD, Feature, Memory, Sample
+from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, EXPERT_WORDS, REWARD, Feature, Memory, Sample
 from drivetrain.training.il import bc
 
 
@@ -52,6 +52,8 @@ class Config:
     lr: float = 1e-3  # learning rate, falling to 0 along a cosine in every round
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0  # gradients are scaled down to this
+    smoothing: float = 0.0  # share of a label's weight that is spread over all choices
+    words: float = 0.0  # weight of the loss on the expert's own words, which a backbone learns to say
     held_out: float = 0.1  # share of the given episodes that is not trained on
     check_every: int = 100  # steps between looks at the held-out episodes
     frame_stack: int = 1  # so many observations in one
@@ -66,9 +68,9 @@ DEBUG = Config(
 CHECKPOINT_EVERY = 500
 
 
-def losses(policy: Driver, batch: Sample) -> dict[str, Tensor]:
+def losses(policy: Driver, batch: Sample, smoothing: float = 0.0, words: float = 0.0) -> dict[str, Tensor]:
     """Those of behaviour cloning: the labels are what the expert would have done."""
-    return bc.losses(policy, batch)
+    return bc.losses(policy, batch, smoothing, words)
 
 
 class Mixture:
@@ -86,11 +88,12 @@ class Mixture:
         self, observation: Sample, memory: Memory, *, greedy: bool, generator: Generator | None
     ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
         expert, policy = (part(memory, who) for who in ("expert.", "policy."))
-        meant, expert, _ = self.expert.act(observation, expert, greedy=greedy, generator=generator)
+        meant, expert, said = self.expert.act(observation, expert, greedy=greedy, generator=generator)
         done, policy, _ = self.policy.act(observation, policy, greedy=greedy, generator=generator)
         acted = torch.rand(len(meant), generator=generator).numpy() < self.beta  # [B]
         action = np.where(acted.reshape(-1, *[1] * (meant.ndim - 1)), meant, done)
-        return action, joined(expert, policy), {EXPERT_ACTION: meant, EXPERT_ACTED: acted}
+        words = {EXPERT_WORDS: said[EXPERT_WORDS]} if EXPERT_WORDS in said else {}
+        return action, joined(expert, policy), {EXPERT_ACTION: meant, EXPERT_ACTED: acted, **words}
 
 
 def joined(expert: Memory, policy: Memory) -> Memory:
@@ -108,7 +111,7 @@ class Rounds:
         self.config, self.env, self.folder = config, with_options(env, stack=config.frame_stack), folder
         self.expert: Actor = find_expert(config.expert, spec_of(self.env))
         spec = spec_of(with_options(env, stack=1))
-        told = {EXPERT_ACTION: spec.action, EXPERT_ACTED: Feature((), "bool")}
+        told = {EXPERT_ACTION: spec.action, EXPERT_ACTED: Feature((), "bool"), **words_of(self.expert)}
         self.spec = replace(spec, features={**spec.features, **told})
 
     def place(self, number: int) -> Path:
@@ -177,7 +180,8 @@ def train(config: Config, run: Run) -> Driver:
     learn, held_out = given.stack(config.frame_stack), held_out.stack(config.frame_stack)
     policy = bc.begin(cloning(config), learn)
     length = config.length if policy.recurrent else 1
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    settings = cloning(config)
+    optimizer = bc.optimiser(policy, settings)
     schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, config.round_steps)
     parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "schedule": schedule, "random": random}
     played: list[Episodes] = []
@@ -191,13 +195,7 @@ def train(config: Config, run: Run) -> Driver:
             played += [rounds.open(i).as_meant() for i in range(len(played) + 1, number + 1)]
             learn = together([given, *played]).stack(config.frame_stack)
         batch = bc.tensors(learn.batch(config.batch_size, at=step, seed=config.seed, length=length))
-        found = losses(policy, batch)
-        optimizer.zero_grad()
-        found["loss/action"].backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        run.log(step, {"loss": found["loss/action"].detach(), "loss/action": found["loss/action"].detach()})
+        run.log(step, bc.improve(policy, optimizer, schedule, batch, settings))
         if (step + 1) % config.check_every == 0:
-            run.log(step, bc.check(policy, held_out, cloning(config), length))
+            run.log(step, bc.check(policy, held_out, settings, length))
     return policy.eval()

@@ -6,10 +6,16 @@ Schulman et al. 2017, with the details of Huang et al. 2022 ("The 37 implementat
 it does not help. Episodes cut by a time limit bootstrap from their true last observation, terminated ones do not. A policy
 with memory learns from whole sequences, each begun with the memory it had. The first ratio of every update is asserted to
 be 1: dropout, or a forward pass that differs between acting and learning, would spoil it in silence.
+
+    drivetrain train ppo --env carracing:repeat=2 --policy runs/bc --value-warmup 8192 --normalise-returns --anchor 0.05
+
+Going on from an imitation, the value learns alone first, and `--anchor` holds the policy near to where it started. `--freeze`
+leaves a large backbone as it is: it looks at each step once, and the heads learn from what it saw.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,6 +61,8 @@ class Config:
     frame_stack: int = 1  # so many observations in one (adds `stack` to the env)
     action_repeat: int = 1  # hold each action for so many steps (adds `repeat` to the env)
     value_warmup: int = 0  # steps during which only the value learns, when starting from a policy
+    anchor: float = 0.0  # weight of the divergence from the policy it started from
+    freeze: bool = False  # only the heads learn: what the encoders give is computed once for each step
     head: str = "auto"  # categorical; gaussian, beta or squashed for numbers
     log_std: float = 0.0  # where the gaussian head's log deviation begins
     network: Network = field(default_factory=Network)
@@ -84,6 +92,8 @@ class Rollout(NamedTuple):
     log_prob: Tensor  # [T, N]
     advantage: Tensor  # [T, N]
     returns: Tensor  # [T, N]
+    features: Tensor | None = None  # [T, N, D] where no encoder learns
+    start: Tensor | None = None  # [T, N, ...] the numbers of the first policy's distribution, where there is an anchor
 
 
 def advantages(
@@ -109,7 +119,9 @@ def losses(
     policy: Driver, value: nn.Module, batch: Rollout, config: Config, clip: float, value_only: bool = False
 ) -> dict[str, Tensor]:
     """What is summed into the loss; beside it `log_ratio`, which tells how far the policy has moved."""
-    seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)
+    seen = batch.features
+    if seen is None:
+        seen, _ = policy.features(batch.observation, batch.memory, batch.is_first)
     seen = seen.flatten(0, 1)  # [B * T, D], as everything else here
     if value_only:
         return {"loss/value": config.value_weight * F.mse_loss(value(seen.detach()), batch.returns)}
@@ -121,6 +133,8 @@ def losses(
     ratio = log_ratio.exp().clamp(torch.where(ahead, 0.0, 1 - clip), torch.where(ahead, 1 + clip, torch.inf))
     parts = {"loss/policy": -(batch.advantage * ratio).mean()}
     parts["loss/value"] = config.value_weight * F.mse_loss(value(seen), batch.returns)
+    if batch.start is not None:
+        parts["loss/anchor"] = config.anchor * chances.divergence(chances.of(batch.start.flatten(0, 1))).mean()
     if config.entropy_weight:
         parts["loss/entropy"] = -config.entropy_weight * chances.entropy().mean()
     parts["log_ratio"] = log_ratio.detach()
@@ -162,8 +176,11 @@ class RewardScale:
 class Actor:
     """Carries observation and memory from one rollout to the next."""
 
-    def __init__(self, worlds: Worlds, config: Config, scale: RewardScale, random: Randomness):
+    def __init__(
+        self, worlds: Worlds, config: Config, scale: RewardScale, random: Randomness, first: Driver | None = None
+    ):
         self.worlds, self.config, self.scale, self.random = worlds, config, scale, random
+        self.first = first  # the policy to stay near to
         self.observation: Sample = {}
 
     def rebuild(self, policy: Driver, step: int) -> None:
@@ -199,15 +216,31 @@ class Actor:
         advantage = advantages(
             rewards, values, next_values, np.stack(terminated), ends, config.gamma, config.gae_lambda
         )
+        seen = {key: torch.from_numpy(np.stack([o[key] for o in observations])) for key in policy.keys}
+        firsts = torch.from_numpy(np.stack(first))
         return Rollout(
-            {key: torch.from_numpy(np.stack([o[key] for o in observations])) for key in policy.keys},
-            torch.from_numpy(np.stack(first)),
+            seen if not config.freeze else {},
+            firsts,
             begin,
             actions,
             log_probs,
             torch.from_numpy(advantage),
             torch.from_numpy(advantage + values),
+            features if config.freeze else None,
+            self._start(seen, features) if self.first else None,
         )
+
+    def _start(self, seen: dict[str, Tensor], features: Tensor) -> Tensor:
+        """What the first policy would have drawn from, [T, N, ...]."""
+        assert self.first is not None
+        if self.config.freeze:
+            return self.first.head(features).numbers()  # type: ignore[no-any-return]
+        rows = [
+            self.first.features({key: x[t].unsqueeze(1) for key, x in seen.items()}, {}, torch.zeros(x.shape[1], 1))[0]
+            for t in range(len(features))
+            for x in [next(iter(seen.values()))]
+        ]
+        return self.first.head(torch.stack(rows).squeeze(2)).numbers()  # type: ignore[no-any-return]
 
     def _value(self, policy: Driver, value: nn.Module, observation: Sample, is_first: np.ndarray) -> np.ndarray:
         sequence = {key: torch.from_numpy(observation[key]).unsqueeze(1) for key in policy.keys}
@@ -249,7 +282,8 @@ def _rows(data: Rollout, take: Any, memory: Memory) -> Rollout:
     )
     if len(advantage) > 1:
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    return Rollout(seen, take(data.is_first), memory, action, log_prob, advantage, returns)
+    features, start = (None if x is None else take(x) for x in (data.features, data.start))
+    return Rollout(seen, take(data.is_first), memory, action, log_prob, advantage, returns, features, start)
 
 
 def train(config: Config, run: Run) -> Driver:
@@ -258,10 +292,15 @@ def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     worlds = make_worlds(config.world, config.worlds)
     policy, value = begin(config, worlds)
+    first = copy.deepcopy(policy).requires_grad_(False) if config.anchor else None
+    _refuse(config, policy)
+    if config.freeze:
+        policy.requires_grad_(False)
+        policy.head.requires_grad_(True)
     flat = Flat([*policy.parameters(), *value.parameters()])
     optimizer = Adam(flat, config.lr, eps=1e-5)
     scale = RewardScale(config.worlds, config.gamma)
-    actor = Actor(worlds, config, scale, random)
+    actor = Actor(worlds, config, scale, random, first)
     parts = {"policy": policy, "value": value, "optimizer": optimizer, "scale": scale, "random": random}
     for step in run.steps(config.steps, by=config.batch, **parts):
         if run.fresh:
@@ -271,10 +310,22 @@ def train(config: Config, run: Run) -> Driver:
         data = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
         run.log(step, update(policy, value, flat, optimizer, data, config, config.clip * left, step, random.torch))
-        if policy.network.normalise:
+        if policy.network.normalise and not config.freeze:
             policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})
     worlds.close()
     return policy
+
+
+def _refuse(config: Config, policy: Driver) -> None:
+    if config.anchor and not config.policy:
+        raise BadConfig("BadConfig: --anchor keeps near the policy it starts from, and there is none; add --policy RUN")
+    if config.anchor and (policy.recurrent or policy.head_name not in ("categorical", "gaussian")):
+        got = f"{policy.network.memory} and {policy.head_name}"
+        raise BadConfig(
+            f"BadConfig: --anchor needs a policy without memory whose head is categorical or gaussian, got {got}"
+        )
+    if config.freeze and policy.recurrent:
+        raise BadConfig("BadConfig: --freeze is for policies without memory; leave it out")
 
 
 def begin(config: Config, worlds: Worlds) -> tuple[Driver, ValueHead]:

@@ -1,0 +1,45 @@
+"""A film's panel: there for whatever can be shown, and the picture itself untouched."""
+
+import numpy as np
+import torch
+
+from drivetrain.models.heads import Categorical
+from drivetrain.narration import MARGIN_PX, PANEL_PX, Narration
+from drivetrain.sample import ACTION, FRONT, Feature, Spec
+
+CHOICES = Spec({FRONT: Feature((8, 8, 3), "uint8"), ACTION: Feature((), "int64", names=("left", "right"), choices=2)})
+NUMBERS = Spec({FRONT: Feature((8, 8, 3), "uint8"), ACTION: Feature((2,), low=-1.0, high=1.0, names=("steer", "gas"))})
+FRAME = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
+
+
+class Talker:
+    prompt = "What now?"
+
+
+def test_the_picture_stays_and_the_panel_shows_what_is_told():
+    narration = Narration(Talker(), CHOICES)
+    tell = {"said": ["Turn left."], "chances": Categorical(torch.tensor([[2.0, 0.0]]))}
+    one = narration(FRAME, {}, 0, tell, 0, 12.5)
+    assert one.shape == (400, 300 + PANEL_PX, 3)
+    assert np.array_equal(one[:, :300], FRAME)
+    changes = ({"said": ["Turn right."]}, {"chances": Categorical(torch.tensor([[0.0, 2.0]]))})
+    others = [narration(FRAME, {}, 0, {**tell, **change}, 0, 12.5) for change in changes]
+    others.append(narration(FRAME, {}, 0, tell, 0, 99.0))
+    assert all(not np.array_equal(one, other) for other in others)
+
+
+def test_bars_are_as_long_as_chances():
+    def filled(chance):
+        weights = {"weights": np.array([[1 - chance, chance]])}
+        panel = Narration(object(), CHOICES)(FRAME, {}, 1, weights, 0, 0.0)[:, 300:].astype(int)
+        blue = (panel[..., 2] - panel[..., 0]) > 100  # the colour of what was done
+        return blue.sum(1).max()
+
+    whole = PANEL_PX - 2 * MARGIN_PX - 140
+    assert abs(filled(1.0) - whole) <= 2
+    assert abs(filled(0.5) - whole / 2) <= 2
+
+
+def test_numbers_are_shown_too_and_small_pictures_get_room():
+    panel = Narration(object(), NUMBERS)(FRAME[:96, :96], {}, np.array([-1.0, 1.0]), {}, 0, 0.0)
+    assert panel.shape == (400, 96 + PANEL_PX, 3)
