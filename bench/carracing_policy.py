@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results" / "carracing_policy"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "carracing_policy"
 RUNS, DATA = Path("runs/carracing"), Path("data")
 PROGRAM = [sys.executable, "-m", "drivetrain"]
 TRACKS, MANY, SOME = 90_000, 100, 30
@@ -58,6 +59,20 @@ class Log:
         self.commands.append({"command": " ".join(["drivetrain", *words]), "seconds": seconds})
         print(f"{seconds:8.1f} s  drivetrain {' '.join(words)}", flush=True)
         return done.stdout
+
+    def measure(self, what: str, run: Path) -> dict[str, Any]:
+        """By bench/carracing_words.py."""
+        done = subprocess.run(
+            [sys.executable, str(HERE / "carracing_words.py"), what, str(run)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"carracing_words.py {what} {run}\n{done.stderr}")
+        self.commands.append({"command": f"python bench/carracing_words.py {what} {run}"})
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def judge(self, who: Path | str, tracks: int, *flags: str, against: Path | str = "") -> dict[str, Any]:
         more = ["--against", str(against)] if against else []
@@ -153,6 +168,24 @@ def noise(log: Log) -> dict[str, Any]:
     return log.judge(imitated(log, "discrete", 0), 40, "--prompt", NOISE)
 
 
+def obedient(log: Log) -> dict[str, Any]:
+    """A policy that learned where orders are given, and what it does on each."""
+    data = DATA / "carracing-orders"
+    env = f"{ENVS['discrete']},order=any"
+    log.run("collect", "--env", env, "--by", "carracing", "--noise", "0.1", "--episodes", "40",
+            "--output-dir", str(data), unless=data / "meta" / "info.json")  # fmt: skip
+    run = trained(log, "orders", "dagger", "--dataset", str(data), *EYES, *HEADS["discrete"], *DAGGER)
+    return {"minutes": minutes(run), **log.measure("orders", run)}
+
+
+def commentary(log: Log) -> dict[str, Any]:
+    return {kind: log.measure("commentary", imitated(log, kind, 0)) for kind in ENVS}
+
+
+def speed(log: Log) -> dict[str, Any]:
+    return log.measure("speed", imitated(log, "discrete", 0))
+
+
 def improved(log: Log) -> dict[str, Any]:
     """PPO from the finished imitation, on the same tracks."""
     start = imitated(log, "discrete", 0)
@@ -202,6 +235,9 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     "untrained": untrained,
     "captions": captions,
     "noise": noise,
+    "orders": obedient,
+    "commentary": commentary,
+    "speed": speed,
     "ppo": improved,
     "ppo-early": rescued,
     "ppo-scratch": from_scratch,

@@ -98,6 +98,10 @@ BACKBONES: dict[str, Entry] = {
     "tiny-llava": Entry("tiny-llava", "a small LLaVA of ours", "transformers", "vlm"),
 }
 
+POLICIES: dict[str, Entry] = {
+    "carracing-git": Entry("carracing-git", "drives CarRacing by tiny-git's eyes; five choices", "transformers", "vlm"),
+}
+
 TABLES: dict[str, Mapping[str, Entry]] = {
     "envs": ENVS,
     "algorithms": ALGORITHMS,
@@ -107,6 +111,7 @@ TABLES: dict[str, Mapping[str, Entry]] = {
     "encoders": ENCODERS,
     "stages": STAGES,
     "backbones": BACKBONES,
+    "policies": POLICIES,
 }
 SINGULAR = {
     "envs": "env",
@@ -134,9 +139,10 @@ def find(table: str, name: str) -> Any:
 
 
 def about(row: Entry) -> str:
-    """The line about it; of a backbone that ships with the package also its size and what it was measured to know."""
-    card = Path(__file__).parent / "backbones" / row.target / "card.json"
-    if not card.is_file():
+    """The line about it; of a model that ships with the package also its size and what it was measured to know."""
+    cards = [Path(__file__).parent / kind / row.target / "card.json" for kind in ("backbones", "policies")]
+    card = next((card for card in cards if card.is_file()), None)
+    if card is None:
         return row.about
     said = json.loads(card.read_text())
     size = f"{said['parameters'] / 1e6:.1f} million parameters, {said['bytes'] / 1e6:.1f} MB"

@@ -28,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from drivetrain import catalog
 from drivetrain.errors import BadCheckpoint, DiskTrouble
 from drivetrain.sample import Policy
 
@@ -160,7 +161,9 @@ def steps_in(run_folder: Path) -> list[int]:
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint meant by a run folder, `RUN/best`, `RUN/last`, or a checkpoint folder itself."""
+    """The checkpoint meant by a run folder, `RUN/best`, `RUN/last`, a checkpoint folder itself, or a policy of the catalog."""
+    if str(path) in catalog.POLICIES and not Path(path).exists():
+        return Path(__file__).resolve().parent / "policies" / catalog.POLICIES[str(path)].target
     path = Path(path)
     last = path / "checkpoints" / "last"
     newest = [] if last.exists() else [path / "checkpoints" / f"{step:09d}" for step in steps_in(path)[-1:]]

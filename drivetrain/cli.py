@@ -32,9 +32,9 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain report RUN                 write report.md and its curves anew
   drivetrain drive RUN [FLAGS]          at the wheel of a CARLA vehicle in real time, with a deadline report
   drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
-  drivetrain demo                       the whole path on CartPole's pictures, in minutes
+  drivetrain demo                       in minutes, a vision-language model learns to drive CarRacing
 
-Each takes --help. RUN is a run folder or one of its checkpoints."""
+Each takes --help. RUN is a run folder, one of its checkpoints, or a policy that ships (`drivetrain list policies`)."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
 

@@ -51,11 +51,11 @@ def find_actor(by: str, spec: Spec) -> Actor:
     if by in catalog.EXPERTS:
         expert: Actor = find_expert(by, spec)
         return expert
-    if Path(by).exists():
+    if Path(by).exists() or by in catalog.POLICIES:
         policy = load_policy(by)
         policy.spec.require(spec)
         return policy
-    raise UnknownName("expert", by, [*catalog.EXPERTS, "random"])
+    raise UnknownName("expert", by, [*catalog.EXPERTS, *catalog.POLICIES, "random"])
 
 
 class Noisy:

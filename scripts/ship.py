@@ -2,13 +2,15 @@
 
     python scripts/ship.py tiny-llava runs/vlm_stages/llava-pretrain runs/vlm_stages/llava-align runs/vlm_stages/llava-instruct
     python scripts/ship.py tiny-git runs/vlm_stages/git-pretrain
+    python scripts/ship.py carracing-git runs/carracing/discrete-0
 
-The runs are the stages in their order; the last one's model is taken. It is examined as it ships, on held-out pictures of
-tracks that no training draws. Writes drivetrain/backbones/NAME/.
+The runs are the stages in their order; the last one's model is taken. A backbone is examined as it ships, on held-out pictures
+of tracks that no training draws; a policy drives 100 tracks. Writes drivetrain/backbones/NAME/ or drivetrain/policies/NAME/.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -17,13 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save as save_tensors
 
+from drivetrain.catalog import POLICIES
+from drivetrain.checkpoint import FORMAT, pack, read, read_manifest, resolve
+from drivetrain.evaluate import Config as Evaluation
+from drivetrain.evaluate import compare
 from drivetrain.models.vlm import load_vlm
 from drivetrain.training.examination import examine
 from drivetrain.training.pretrain import Config, Scenes
 
 BACKBONES = Path(__file__).resolve().parent.parent / "drivetrain" / "backbones"
 ASKED = 3_200
+TRACKS = 90_000
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +39,38 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     name, *runs = arguments
+    return ship_policy(name, Path(runs[-1])) if name in POLICIES else ship_backbone(name, runs)
+
+
+def ship_policy(name: str, run: Path) -> int:
+    folder = BACKBONES.parent / "policies" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint = resolve(run)
+    tree, arrays = pack(read(checkpoint, "policy"))
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in arrays.items()}
+    contents = {"policy.json": json.dumps(tree).encode(), "policy.safetensors": save_tensors(halved)}
+    files = {file: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for file, c in contents.items()}
+    manifest = {"format": FORMAT, "step": read_manifest(checkpoint)["step"], "files": files}
+    folder.mkdir(parents=True)
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    found = compare(name, Evaluation(episodes=100, seed=TRACKS))["result"]
+    summary = found["summary"]
+    card = {
+        "parameters": sum(value.numel() for value in arrays.values()),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "skill": f"returns {summary['mean']:.0f} over {len(found['returns'])} tracks "
+        f"({summary['low']:.0f} to {summary['high']:.0f})",
+        "made_by": [command(run)],
+        "evaluation": found,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    print(f"{folder}: {card['skill']}")
+    return 0
+
+
+def ship_backbone(name: str, runs: list[str]) -> int:
     folder = BACKBONES / name
     shutil.rmtree(folder, ignore_errors=True)
     load_vlm(f"{runs[-1]}/model", dtype="float16").save(folder)

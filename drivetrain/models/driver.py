@@ -6,12 +6,15 @@ a vision-language model sees the pictures and reads the instruction (`reader.py`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from drivetrain import catalog, transforms
@@ -134,6 +137,16 @@ class Driver(nn.Module):
             "transforms": transforms.to_json(self.transforms),
             **({"reader": self.reader.describe()} if self.reader is not None else {}),
         }
+
+    def save_apart(self, folder: Path) -> None:
+        """The head; and the backbone in the hub's layout, or of a LoRA model its adapter, as peft opens it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.reader is not None:
+            self.reader.vlm.save(folder)
+        mine = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith("reader.vlm.")}
+        save_file(mine, str(folder / "head.safetensors"))
+        about = {key: value for key, value in self.describe().items() if key != "reader"}
+        (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n")
 
     @staticmethod
     def from_description(said: Mapping[str, Any]) -> Driver:

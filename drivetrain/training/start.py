@@ -1,10 +1,11 @@
-"""Going on from a policy that something else has trained."""
+"""Going on from a policy that something else has trained, and leaving one for something else."""
 
 from __future__ import annotations
 
 from drivetrain.checkpoint import load_policy, resolve
 from drivetrain.errors import BadCheckpoint
 from drivetrain.models.driver import Driver
+from drivetrain.run import Run
 from drivetrain.sample import Spec
 
 
@@ -17,3 +18,10 @@ def start_from(path: str, spec: Spec) -> Driver:
         )
     policy.spec.require(spec)
     return policy
+
+
+def finished(policy: Driver, run: Run) -> Driver:
+    """The policy, ready to act; one with a vision-language model also lies in RUN/model, its head apart from that."""
+    if policy.reader is not None:
+        policy.save_apart(run.folder / "model")
+    return policy.eval()

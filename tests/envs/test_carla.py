@@ -361,6 +361,13 @@ def test_who_interrupts_leaves_a_foreign_world_as_it_was(monkeypatch):
         theirs.end()
 
 
+def test_a_town_that_our_server_does_not_know_is_told():
+    env = make_env("carla:town=Atlantis")
+    with pytest.raises(BadConfig, match="no town called 'Atlantis'; known: grid"):
+        env.reset()
+    env.close()
+
+
 def test_a_stop_sign_is_heeded_or_scored():
     env = make_env("carla:town=grid,camera=16x9,length=150,turns=0,hz=20")
     world = env.unwrapped

@@ -291,7 +291,12 @@ class CarlaEnv(gym.Env[Sample, Any]):
         with server.patience(self.client, server.LOAD_S):
             if self.server.ours:  # nothing may move by the clock between the load and the first tick
                 step_by_step(self.client.get_world())
-            self.world = self.client.load_world(town, not self.server.ours)
+            try:
+                self.world = self.client.load_world(town, not self.server.ours)
+            except RuntimeError as error:
+                if "UnknownTown: " in str(error):
+                    raise BadConfig(f"BadConfig: {str(error).rpartition('UnknownTown: ')[2].splitlines()[0]}") from None
+                raise
         for line in self.server.hear():
             print(line, file=sys.stderr)
 

@@ -28,7 +28,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, EXPERT_WORDS, Sample, Spec
-from drivetrain.training.start import start_from
+from drivetrain.training.start import finished, start_from
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def train(config: Config, run: Run) -> Driver:
         run.log(step, improve(policy, optimizer, schedule, batch, config))
         if (step + 1) % config.check_every == 0:
             run.log(step, check(policy, held_out, config, length))
-    return policy.eval()
+    return finished(policy, run)
 
 
 @torch.no_grad()

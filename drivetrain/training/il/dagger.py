@@ -33,6 +33,7 @@ from drivetrain.models.driver import Driver, Network
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, EXPERT_WORDS, REWARD, Feature, Memory, Sample
 from drivetrain.training.il import bc
+from drivetrain.training.start import finished
 
 
 @dataclass(frozen=True)
@@ -198,4 +199,4 @@ def train(config: Config, run: Run) -> Driver:
         run.log(step, bc.improve(policy, optimizer, schedule, batch, settings))
         if (step + 1) % config.check_every == 0:
             run.log(step, bc.check(policy, held_out, settings, length))
-    return policy.eval()
+    return finished(policy, run)

@@ -35,7 +35,7 @@ from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.start import start_from
+from drivetrain.training.start import finished, start_from
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def train(config: Config, run: Run) -> Driver:
         if policy.network.normalise and not config.freeze:
             policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})
     worlds.close()
-    return policy
+    return finished(policy, run)
 
 
 def _refuse(config: Config, policy: Driver) -> None:
