@@ -29,6 +29,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
                                         or --as instructions, scenes with true words about them
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
+  drivetrain audit [FLAGS]              is a model fit to judge? before anything learns from its reward; status 3 says no
   drivetrain report RUN                 write report.md and its curves anew
   drivetrain drive RUN [FLAGS]          at the wheel of a CARLA vehicle in real time, with a deadline report
   drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
@@ -304,6 +305,16 @@ def eval_(arguments: list[str]) -> int:
     return 0
 
 
+def audit(arguments: list[str]) -> int:
+    from drivetrain import audit as verb
+    from drivetrain.rewards.audit import in_a_line
+
+    settings = config.parse(verb.Config(), arguments, "drivetrain audit")
+    said = verb.audit(settings)
+    print(json.dumps(said) if settings.json else f"{in_a_line(said)}\nthe page: {said['folder']}/audit.md")
+    return 0 if said["verdict"]["fit"] else 3
+
+
 def drive(arguments: list[str]) -> int:
     from drivetrain import drive as verb
 
@@ -359,6 +370,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "train": train,
     "eval": eval_,
+    "audit": audit,
     "drive": drive,
     "report": report,
     "sim": sim,

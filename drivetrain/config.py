@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from drivetrain.errors import BadConfig
@@ -41,7 +42,10 @@ UP_TO_ONE = {"beta", "dropout", "explore_end", "explore_fraction", "gae_lambda",
 UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "smoothing", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
-OF_BACKBONE = {"backbone", "prompt", "look", "tune", "lora_rank", "bundle"}
+OF_PART = {  # flags that may stand without the part they belong to
+    "network": {"backbone", "prompt", "look", "tune", "lora_rank", "bundle"},
+    "judge": {"backbone", "prompt", "sheet"},
+}
 OTHER_NAMES = {"--model-path": "--backbone"}  # what others call our flags
 
 
@@ -77,8 +81,8 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     """`default` with what the flags say; a wrong flag, or a number that cannot be, is one line."""
     import tyro
 
-    known = flags(default)
-    arguments = [renamed(argument, known) for argument in arguments]
+    known, part = flags(default), "judge" if judged(arguments) else "network"
+    arguments = [renamed(argument, known, part) for argument in arguments]
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(type(default), args=list(arguments), default=default, prog=program)
     _refuse_unknown(default, arguments, program)
@@ -92,14 +96,19 @@ def parse(default: C, arguments: Sequence[str], program: str) -> C:
     return config
 
 
-def renamed(argument: str, known: Sequence[str] = ()) -> str:
-    """A flag by its own name; of the network's those about its backbone may stand without `network.`"""
+def judged(arguments: Sequence[str]) -> bool:
+    """Whether a judge gives the reward; then `--backbone` and `--prompt` are about it."""
+    return "--reward=vlm" in arguments or any(pair == ("--reward", "vlm") for pair in pairwise(arguments))
+
+
+def renamed(argument: str, known: Sequence[str] = (), part: str = "network") -> str:
+    """A flag by its own name; those about a backbone may stand without `network.` or `judge.` before them."""
     flag, equals, value = argument.partition("=")
     if not flag.startswith("--"):
         return argument
     flag = OTHER_NAMES.get(flag.replace("_", "-"), flag)
-    inner = flag.replace("--", "--network.", 1).replace("_", "-")
-    if flag not in known and inner in known and flag[2:].replace("-", "_") in OF_BACKBONE:
+    inner = flag.replace("--", f"--{part}.", 1).replace("_", "-")
+    if flag not in known and inner in known and flag[2:].replace("-", "_") in OF_PART[part]:
         flag = inner
     return flag + equals + value
 

@@ -97,6 +97,20 @@ class Scenes:
         self.racing._landscape = track.landscape
         return self.racing._drawn(), place.facts
 
+    @staticmethod
+    def facts(info: dict[str, Any]) -> dict[str, float]:
+        """Those of the same facts that a world which is played tells of."""
+        track, place = info["privileged.track"], info["privileged.position_m"]
+        apart = place - track[:, :2]
+        here = int(np.square(apart).sum(1).argmin())
+        heading = float(track[here, 2])
+        offset_m = float(apart[here, 0] * math.sin(heading) - apart[here, 1] * math.cos(heading))
+        return {
+            "speed_mps": float(info["privileged.speed_mps"]),
+            "offset_m": offset_m,
+            "on_road": float(abs(offset_m) < TRACK_WIDTH),
+        }
+
     def _track(self, seed: int) -> Track:
         if seed not in self.laid:
             self.racing.blind = True

@@ -47,9 +47,11 @@ UPRIGHT_DEG, UPRIGHT_SHARE = 1.0, 0.25  # so many of the poles stand upright, as
 
 
 class CartPole(gym.Env[Sample, Any]):
-    """Gymnasium's environment in our words, without a wrapper between it and the learner."""
+    """Gymnasium's environment in our words, without a wrapper between it and the learner. An `endless` one goes on after the
+    pole has fallen, up to the time limit, and from then on gives a reward of 0: for learners who must not be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, endless: bool = False) -> None:
+        self.endless, self.fallen = endless, False
         self.theirs: Any = CartPoleEnv(render_mode="rgb_array")  # its constants, its first states and its drawing
         self.now = (0.0, 0.0, 0.0, 0.0)
         self.steps = 0
@@ -65,7 +67,7 @@ class CartPole(gym.Env[Sample, Any]):
         super().reset(seed=seed)
         self.theirs.reset(seed=seed, options=options)
         x, speed, tilt, rate = self.theirs.state.tolist()
-        self.now, self.steps = (x, speed, tilt, rate), 0
+        self.now, self.steps, self.fallen = (x, speed, tilt, rate), 0, False
         return self._seen()
 
     def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
@@ -84,7 +86,11 @@ class CartPole(gym.Env[Sample, Any]):
         self.steps += 1
         fell = abs(x) > world.x_threshold or abs(tilt) > world.theta_threshold_radians
         observation, info = self._seen()
-        return observation, 1.0, fell, self.steps >= self.most_steps, info
+        if not self.endless:
+            return observation, 1.0, fell, self.steps >= self.most_steps, info
+        reward = 0.0 if self.fallen else 1.0
+        self.fallen = self.fallen or fell
+        return observation, reward, False, self.steps >= self.most_steps, info
 
     def _seen(self) -> tuple[Sample, dict[str, Any]]:
         numbers = np.array(self.now, dtype=np.float32)
@@ -101,8 +107,8 @@ class CartPole(gym.Env[Sample, Any]):
 class CartPolePixels(CartPole):
     """The same seen through its picture alone."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, endless: bool = False) -> None:
+        super().__init__(endless)
         self.sample_spec = replace(self.sample_spec, features={FRONT: PICTURE, ACTION: PUSH})
         self.observation_space = gym.spaces.Dict({FRONT: space_of(PICTURE)})
         masks = (0xFF0000, 0xFF00, 0xFF, 0)
@@ -157,6 +163,12 @@ class Scenes:
         picture = self.cartpole.strip_of(position_m, math.radians(tilt_deg))
         return picture, {"position_m": position_m, "tilt_deg": tilt_deg}
 
+    @staticmethod
+    def facts(info: dict[str, Any]) -> dict[str, float]:
+        """The same facts of a world that is played."""
+        position_m, _, tilt_rad, _ = info["privileged.state"].tolist()
+        return {"position_m": position_m, "tilt_deg": math.degrees(tilt_rad)}
+
 
 def averaged(packed: np.ndarray) -> np.ndarray:
     """Squares of 4x4 packed pixels to their mean colour, rounded; red and blue are summed in one integer."""
@@ -193,13 +205,14 @@ def draw_cart(strip: pygame.Surface, centre: float, tilt_rad: float) -> None:
     draw_track(strip)
 
 
-def state() -> gym.Env[Sample, Any]:
+def state(endless: int = 0) -> gym.Env[Sample, Any]:
     """Position, speed, tilt and tilt rate."""
-    return CartPole()
+    return CartPole(bool(endless))
 
 
-def pixels(stack: int = 2) -> gym.Env[Sample, Any]:
+def pixels(stack: int = 2, endless: int = 0) -> gym.Env[Sample, Any]:
     """The last `stack` pictures, oldest first."""
     if not isinstance(stack, int) or stack < 1:
         raise BadConfig(f"BadConfig: stack must be a whole number from 1 up, got {stack!r}")
-    return Stack(CartPolePixels(), stack) if stack > 1 else CartPolePixels()
+    world = CartPolePixels(bool(endless))
+    return Stack(world, stack) if stack > 1 else world

@@ -7,7 +7,7 @@ from nothing as a function of a seed: that is what a resumed run and an uninterr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ class Step(NamedTuple):
     truncated: np.ndarray  # [N] bool; never true where terminated is
     final: Sample  # [N, ...] what the action led to: the last observation of an episode wherever one ended
     infos: Sequence[Info]  # of the step just taken
+    frames: Sequence[np.ndarray] = ()  # what a camera saw of it, where one is set up
 
     @property
     def ended(self) -> np.ndarray:
@@ -48,6 +49,9 @@ class Worlds:
         self.envs: list[gym.Env[Sample, Any]] = [make_env(name)]
         self.sample_spec: Spec = self.envs[0].sample_spec  # type: ignore[attr-defined]
         self.infos: list[Info] = []  # of the observations to act on next
+        self.camera: Callable[[gym.Env[Sample, Any], Sample], np.ndarray] | None = (
+            None  # looks at a world after each step
+        )
         self._finished: list[Finished] = []
         waits = count > 1 and getattr(
             self.envs[0].unwrapped, "waits", False
@@ -71,6 +75,7 @@ class Worlds:
         terminated = np.array([w[2] for w in went], dtype=bool)
         truncated = np.array([w[3] for w in went], dtype=bool) & ~terminated
         infos = [w[4] for w in went]
+        frames = [self.camera(env, w[0]) for env, w in zip(self.envs, went, strict=True)] if self.camera else ()
         self.infos, ended = list(infos), terminated | truncated
         self._totals += reward
         self._lengths += 1
@@ -78,10 +83,11 @@ class Worlds:
         if ended.any():
             observation = {key: value.copy() for key, value in final.items()}
             for i in np.flatnonzero(ended):
-                self._begin_again(int(i), observation)
-        return Step(observation, reward, terminated, truncated, final, infos)
+                self.begin_again(int(i), observation)
+        return Step(observation, reward, terminated, truncated, final, infos, frames)
 
-    def _begin_again(self, i: int, observation: Sample) -> None:
+    def begin_again(self, i: int, observation: Sample) -> None:
+        """A new episode in world `i`; its first observation is put into the batch."""
         self._finished.append(Finished(float(self._totals[i]), int(self._lengths[i])))
         self._totals[i] = self._lengths[i] = 0
         begun, self.infos[i] = self.envs[i].reset()

@@ -19,18 +19,21 @@ from torch.nn import functional as F
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.replay import Priority, Replay
-from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.envs.worlds import Worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
+from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
 from drivetrain.training.start import start_from
 
 
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole"  # a name of `drivetrain list envs`; its actions must be choices
+    reward: str = "world"  # who rewards: world, or vlm, a judge that looks at the frames
+    judge: Judging = field(default_factory=Judging)  # that judge
     policy: str = ""  # a run or checkpoint to start from; empty starts anew
     steps: int = 50_000  # steps in the worlds, all together
     worlds: int = 1  # worlds side by side
@@ -122,7 +125,7 @@ class Explorer:
 
 def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
-    worlds = make_worlds(config.env, config.worlds)
+    worlds = worlds_for(config.env, config.worlds, config, run.folder)
     if not worlds.sample_spec.discrete:
         raise BadConfig(f"BadConfig: dqn needs actions that are choices, {config.env} has numbers; use sac or ppo")
     policy = start_from(config.policy, worlds.sample_spec) if config.policy else _new(config, worlds)
@@ -146,6 +149,8 @@ def train(config: Config, run: Run) -> Driver:
             explorer.rebuild(policy, step)
         explorer.walk(policy, step, config.train_every // config.worlds)
         run.log_episodes(step, worlds.finished())
+        if isinstance(worlds, JudgedWorlds):
+            run.log(step, worlds.watched())
         after = step + config.train_every
         if after // config.target_every > step // config.target_every:
             target.load_state_dict(policy.state_dict())

@@ -28,19 +28,22 @@ from torch.nn import functional as F
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.envs.words import with_options
-from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.envs.worlds import Worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
+from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
 from drivetrain.training.start import finished, start_from
 
 
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole"  # a name of `drivetrain list envs`, with options after a colon
+    reward: str = "world"  # who rewards: world, or vlm, a judge that looks at the frames
+    judge: Judging = field(default_factory=Judging)  # that judge
     policy: str = ""  # a run or checkpoint to start from (an imitation, say); empty starts anew
     steps: int = 100_000  # steps in the worlds, all together
     worlds: int = 8  # worlds side by side
@@ -290,7 +293,7 @@ def train(config: Config, run: Run) -> Driver:
     if config.network.dropout:
         raise BadConfig("BadConfig: ppo needs network.dropout 0: dropout makes the first ratio differ from 1")
     random = Randomness(config.seed)
-    worlds = make_worlds(config.world, config.worlds)
+    worlds = worlds_for(config.world, config.worlds, config, run.folder)
     policy, value = begin(config, worlds)
     first = copy.deepcopy(policy).requires_grad_(False) if config.anchor else None
     _refuse(config, policy)
@@ -309,6 +312,8 @@ def train(config: Config, run: Run) -> Driver:
         optimizer.lr = config.lr * left
         data = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
+        if isinstance(worlds, JudgedWorlds):
+            run.log(step, worlds.watched())
         run.log(step, update(policy, value, flat, optimizer, data, config, config.clip * left, step, random.torch))
         if policy.network.normalise and not config.freeze:
             policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})
