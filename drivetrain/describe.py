@@ -48,7 +48,6 @@ TRIES = 1000  # at most so many scenes are drawn for one about which there is so
 @dataclass(frozen=True)
 class Config:
     env: str = "cartpole"  # whose pictures; a name of `drivetrain list scenes`
-    dataset: str = ""  # of captions: frames of this data set instead of scenes; it says of which env it is
     scenes: int = 1000  # how many, each with a picture; of a data set at most so many
     difficulty: float = 1.0  # 0 draws easy states alone, 1 any
     held_out: float = 0.1  # the share of pictures kept apart, for evaluation
@@ -57,6 +56,7 @@ class Config:
     kinds: str = ""  # of instructions: these kinds of question alone, with commas between; all where empty
     seed: int = 0  # scene number i depends on it and on i
     output_dir: str = "data/described"
+    dataset: str = ""  # of captions: frames of this data set instead of scenes; it says of which env it is
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,7 @@ def _refuse(form: str, config: Config) -> None:
         catalog.entry("scenes", config.env)
     elif form != "captions":
         raise BadConfig("BadConfig: questions are asked about scenes, not about frames; leave --dataset out")
-    for kind in _kinds(config):
-        if kind not in kinds_of(config.env):
-            known = ", ".join(kinds_of(config.env))
-            raise BadConfig(f"BadConfig: nothing called {kind!r} is asked about {config.env}; there are {known}")
+    kinds_of(config.env, _kinds(config))
     if config.style not in STYLES:
         raise BadConfig(f"BadConfig: captions have no style {config.style!r}; use {', '.join(STYLES)}")
     for name in ("scenes", "turns"):

@@ -35,6 +35,7 @@ class Kind:
     texts: tuple[str, ...]  # the same question in other words
     answer: Callable[[Facts], str]  # "" where the picture does not decide it
     choices: tuple[str, ...] = ()
+    extra: bool = False  # asked only where it is named
 
 
 STYLES = {"plain": "action", "why": "why", "seen": "caption"}  # of captions, and the question each of them answers
@@ -44,7 +45,7 @@ def ask(world: str, facts: Facts, random: np.random.Generator, kinds: Sequence[s
     """The questions that the picture decides, of these kinds or of all."""
     asked = []
     for name in kinds or kinds_of(world):
-        kind = kinds_of(world)[name]
+        kind = KINDS[world][name]
         if answer := kind.answer(facts):
             assert not kind.choices or answer in kind.choices, f"{answer!r} is none of {kind.choices}"
             asked.append(Question(name, kind.texts[int(random.integers(len(kind.texts)))], answer, kind.choices))
@@ -59,10 +60,16 @@ def caption(world: str, facts: Facts, style: str = "why") -> str:
     return f"{said.capitalize()}." if said and style == "plain" else said
 
 
-def kinds_of(world: str) -> Mapping[str, Kind]:
+def kinds_of(world: str, names: Sequence[str] = ()) -> Mapping[str, Kind]:
+    """Those named, or all that are no extras."""
     if world not in KINDS:
         raise UnknownName("world with questions", world, KINDS)
-    return KINDS[world]
+    for name in names:
+        if name not in KINDS[world]:
+            raise BadConfig(
+                f"BadConfig: nothing called {name!r} is asked about {world}; there are {', '.join(KINDS[world])}"
+            )
+    return {name: kind for name, kind in KINDS[world].items() if (name in names if names else not kind.extra)}
 
 
 def sorted_by(value: float, names: Sequence[str], borders: Sequence[tuple[float, float]]) -> str:
@@ -85,10 +92,23 @@ EDGE_M = 2.3
 PUSHES = tuple(f"push {side}" for side in SIDES)
 LEANS = {"left": "leans left", "upright": "stands upright", "right": "leans right"}
 THIRDS = ("left", "middle", "right")
+URGENCIES = ("not urgent", "soon", "now")
 
 
 def tilt(facts: Facts) -> str:
     return whole(facts["tilt_deg"]) if abs(facts["position_m"]) <= EDGE_M else ""
+
+
+def tenths(facts: Facts) -> str:
+    if abs(facts["position_m"]) > EDGE_M:
+        return ""
+    return f"{facts['tilt_deg']:.1f}".replace("-0.0", "0.0")
+
+
+def urgency(facts: Facts) -> str:
+    if abs(facts["position_m"]) > EDGE_M:
+        return ""
+    return sorted_by(abs(facts["tilt_deg"]), URGENCIES, [(3.0, 4.5), (7.5, 9.0)])
 
 
 def lean(facts: Facts) -> str:
@@ -131,6 +151,20 @@ CARTPOLE = {
             "How far is the pole tilted, in degrees? Left is negative.",
         ),
         tilt,
+    ),
+    "tenths": Kind(
+        (
+            "By how many degrees does the pole lean, to a tenth? Right is positive.",
+            "What is the exact tilt of the pole in degrees, positive to the right?",
+        ),
+        tenths,
+        extra=True,
+    ),
+    "urgency": Kind(
+        ("How urgent is it to catch the pole?", "Must the pole be caught now, soon, or is it not urgent?"),
+        urgency,
+        URGENCIES,
+        extra=True,
     ),
     "lean": Kind(
         (

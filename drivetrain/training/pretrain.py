@@ -12,7 +12,7 @@ share are never trained on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from drivetrain import catalog
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.images import share_of
-from drivetrain.data.questions import KINDS, Question, ask, kinds_of
+from drivetrain.data.questions import KINDS, Kind, Question, ask, kinds_of
 from drivetrain.errors import BadConfig
 from drivetrain.models.chat import IGNORED
 from drivetrain.models.fresh import Shape, fresh_vlm
@@ -46,6 +46,7 @@ UNSEEN: dict[str, dict[str, Any]] = {"carracing": {"tracks": range(1000, 1032)}}
 class Config:
     architecture: str = "llava"  # llava or git
     worlds: str = "cartpole,carracing"  # names of `drivetrain list scenes`, with commas between
+    kinds: str = ""  # of question, with commas between; empty asks all but the extra ones
     steps: int = 5_000  # gradient steps
     batch_size: int = 32  # pictures
     turns: int = 2  # questions about each picture, at most
@@ -74,6 +75,13 @@ DEBUG = Config(
 CHECKPOINT_EVERY = 500
 
 
+def asked_of(world: str, config: Config) -> Mapping[str, Kind]:
+    """The kinds of question about a world; of those named the ones it has."""
+    named = [name.strip() for name in config.kinds.split(",") if name.strip()]
+    strange = [name for name in named if not any(name in kinds for kinds in KINDS.values())]
+    return kinds_of(world, strange or [name for name in named if name in KINDS[world]])
+
+
 class Curriculum:
     """How hard each world's scenes are, and what is asked most, by how sure of the right answers the model is.
 
@@ -85,23 +93,24 @@ class Curriculum:
     def __init__(self, worlds: list[str], config: Config):
         self.config = config
         self.difficulty = dict.fromkeys(worlds, config.difficulty)
-        self.sure = {world: dict.fromkeys(kinds_of(world), 0.0) for world in worlds}
-        self.seen = {world: world not in FIRST or config.difficulty == 1.0 for world in worlds}  # it has passed once
+        self.sure = {world: dict.fromkeys(asked_of(world, config), 0.0) for world in worlds}
+        self.first = {world: tuple(k for k in FIRST.get(world, ()) if k in self.sure[world]) for world in worlds}
+        self.seen = {world: not self.first[world] or config.difficulty == 1.0 for world in worlds}  # it has passed once
         self.last = dict.fromkeys(worlds, 0)
 
     def kinds(self, world: str) -> tuple[str, ...]:
-        return tuple(self.sure[world]) if all(self.seen.values()) else FIRST.get(world, tuple(self.sure[world]))
+        return tuple(self.sure[world]) if all(self.seen.values()) else self.first[world] or tuple(self.sure[world])
 
     def weight(self, world: str, kind: str) -> float:
         sure = self.sure[world][kind]
-        return 1.1 - sure if kind not in FIRST.get(world, ()) or sure >= self.config.gate else 3.0
+        return 1.1 - sure if kind not in self.first[world] or sure >= self.config.gate else 3.0
 
     def take(self, world: str, answers: Sequence[tuple[str, float]], step: int) -> None:
         """How probable the right answers to this step's questions were."""
         sure = self.sure[world]
         for kind, chance in answers:
             sure[kind] += MEMORY * (chance - sure[kind])
-        through = all(sure[kind] >= self.config.gate for kind in FIRST.get(world, sure))
+        through = all(sure[kind] >= self.config.gate for kind in self.first[world] or sure)
         if through and step >= self.last[world] + self.config.patience:
             if all(self.seen.values()):
                 self.difficulty[world] = min(self.difficulty[world] + self.config.widen, 1.0)
@@ -160,7 +169,7 @@ class Scenes:
 
     def held_out(self, count: int) -> list[Talk]:
         """The same for every run: as many of each kind."""
-        kinds = [(world, kind) for world in self.worlds for kind in kinds_of(world)]
+        kinds = [(world, kind) for world in self.worlds for kind in asked_of(world, self.config)]
         pairs = [kinds[i % len(kinds)] for i in range(max(count, len(kinds)))]
         return [self.exam(world, kind, i) for i, (world, kind) in enumerate(pairs)]
 
@@ -187,7 +196,7 @@ def words(config: Config) -> list[str]:
     """Everything that can be said, and the digits."""
     texts = [str(n) for n in range(-99, 100)]
     for world in KINDS:
-        for kind in kinds_of(world).values():
+        for kind in KINDS[world].values():
             texts += [*kind.texts, *kind.choices]
     return texts
 

@@ -28,6 +28,15 @@ CARTPOLE = [
     ({"tilt_deg": -3.6, "position_m": 0.0}, "tilt", "-4"),
     ({"tilt_deg": -0.3, "position_m": 0.0}, "tilt", "0"),
     ({"tilt_deg": 7.4, "position_m": 2.35}, "tilt", ""),
+    ({"tilt_deg": 7.44, "position_m": 0.0}, "tenths", "7.4"),
+    ({"tilt_deg": -0.04, "position_m": 0.0}, "tenths", "0.0"),
+    ({"tilt_deg": -10.06, "position_m": 0.0}, "tenths", "-10.1"),
+    ({"tilt_deg": 7.4, "position_m": 2.35}, "tenths", ""),
+    ({"tilt_deg": 1.0, "position_m": 0.0}, "urgency", "not urgent"),
+    ({"tilt_deg": -6.0, "position_m": 0.0}, "urgency", "soon"),
+    ({"tilt_deg": 9.5, "position_m": 0.0}, "urgency", "now"),
+    ({"tilt_deg": -8.0, "position_m": 0.0}, "urgency", ""),
+    ({"tilt_deg": 1.0, "position_m": 2.35}, "urgency", ""),
     ({"tilt_deg": 7.4, "position_m": 2.35}, "lean", ""),
     ({"tilt_deg": 2.1, "position_m": 0.0}, "lean", "right"),
     ({"tilt_deg": -2.1, "position_m": 0.0}, "lean", "left"),
@@ -103,8 +112,17 @@ def asked():
         scenes = catalog.find("scenes", world)()
         if world == "carracing":
             scenes.seeds, scenes.racing._drawn = range(20), lambda: None
-        found[world] = [q for _ in range(2500) for q in ask(world, scenes.draw(random, 1.0)[1], random)]
+        everything = tuple(KINDS[world])
+        found[world] = [q for _ in range(2500) for q in ask(world, scenes.draw(random, 1.0)[1], random, everything)]
     return found
+
+
+def test_extras_are_asked_only_where_they_are_named():
+    random, facts = np.random.default_rng(0), {"tilt_deg": 7.4, "position_m": 0.0}
+    assert not {"tenths", "urgency"} & {q.kind for q in ask("cartpole", facts, random)}
+    assert [q.answer for q in ask("cartpole", facts, random, ("tenths",))] == ["7.4"]
+    with pytest.raises(BadConfig, match="nothing called 'weight' is asked about cartpole"):
+        questions.kinds_of("cartpole", ("weight",))
 
 
 def test_every_world_with_scenes_has_questions():
@@ -120,7 +138,7 @@ def test_every_choice_and_every_wording_comes_and_numbers_are_numbers(world, ask
         if kind.choices:
             assert {q.answer for q in mine} == set(kind.choices) == {c for q in mine for c in q.choices}
         else:
-            assert len({int(q.answer) for q in mine}) > 15
+            assert len({float(q.answer) for q in mine}) > 15
             assert not any(q.choices for q in mine)
 
 
