@@ -62,7 +62,8 @@ def audit(config: Config) -> dict[str, Any]:
     report["judge"] = config.backbone
     folder = Path(config.output_dir) if config.output_dir else record_of(sheet, answerer, Judging().audits)
     folder.mkdir(parents=True, exist_ok=True)
-    report |= {"sheet": asdict(sheet), "settings": asdict(config), "folder": str(folder)}
+    told = {name: truth.tolist() for name, truth in truths.items()}
+    report |= {"sheet": asdict(sheet), "settings": asdict(config), "folder": str(folder), "truths": told}
     (folder / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     write_page(folder, report, sheet, frames, truths)
     return report

@@ -107,6 +107,10 @@ class Similar:
             )
         texts = self.processor.tokenizer([ask.goal, ask.baseline], return_tensors="pt", padding=True)
         goal, baseline = unit(features_of(self.model.get_text_features(**texts)))
+        if float((goal - baseline).norm()) < 1e-6:
+            raise BadConfig(
+                f"BadConfig: {ask.goal!r} and {ask.baseline!r} are the same to {self.name}; use other texts"
+            )
         found: list[float] = []
         for i in range(0, len(frames), BATCH):
             pixels = self.processor.image_processor(list(frames[i : i + BATCH]), return_tensors="pt")["pixel_values"]

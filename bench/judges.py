@@ -1,0 +1,187 @@
+"""Vision-language models as judges: can they be taught to read a pole's tilt, and can a learner be taught by what they read?
+
+    python bench/judges.py                    all of it, some five hours of one core; finished parts are left alone
+    python bench/judges.py read-0 plain       these parts; `--list` names them
+    python bench/judges.py --workers 2        two parts at a time, on one core each
+
+    read-0 .. read-2      a new LLaVA reads the tilt to a tenth of a degree, by an adaptive curriculum; 6 minutes of one core
+    plain                 the same without the curriculum: all scenes from the start, what the seed's failure looks like
+    read-long             the curriculum for 15 minutes
+    audits                the judges of this list, those that ship, and those that nobody should trust
+    speed                 frames a second, one by one and together
+    taught-0 .. taught-2  DQN on CartPole by a judge's reward and ends alone, everything else hidden; 40,000 steps
+    controls              the same learner under the true reward, the true readings, constant and shuffled judges
+
+Every result lies in bench/results/judges/PART.json with its commands and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS, RUNS = HERE / "results" / "judges", Path("runs/judges")
+PROGRAM = [sys.executable, "-m", "drivetrain"]
+SEED, EPISODES = 95_000, 100
+READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency"]
+SHORT, LONG = 1_600, 4_500  # gradient steps
+DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
+SHIPPED = "tiny-git"
+
+
+@dataclass
+class Log:
+    commands: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, *words: str, allowed: tuple[int, ...] = (0,)) -> str:
+        start = time.perf_counter()
+        done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False)
+        if done.returncode not in allowed:
+            raise SystemExit(f"drivetrain {' '.join(words)}\n{done.stderr}")
+        seconds = round(time.perf_counter() - start, 1)
+        self.commands.append({"command": " ".join(["drivetrain", *words]), "seconds": seconds})
+        print(f"{seconds:8.1f} s  drivetrain {' '.join(words)}", flush=True)
+        return done.stdout
+
+
+def trained(log: Log, name: str, *words: str) -> Path:
+    run = RUNS / name
+    more = ["--resume"] if (run / "config.json").exists() else []
+    if not (run / "report.md").exists():
+        log.run("train", *words, "--output-dir", str(run), "--quiet", *more)
+    return run
+
+
+def seconds_of(run: Path) -> float:
+    return float(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["wall_s"])
+
+
+def read(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
+    """A judge from nothing, and its audit by its own generated words, to a tenth of a degree."""
+
+    def part(log: Log) -> dict[str, Any]:
+        run = trained(log, name, *READ, *more)
+        return {"minutes": seconds_of(run) / 60, "audit": audited(log, str(run), "cartpole-tenths")}
+
+    return part
+
+
+def audited(log: Log, backbone: str, sheet: str) -> dict[str, Any]:
+    env = sheet.partition("-")[0]
+    said = json.loads(log.run("audit", "--backbone", backbone, "--env", env, "--sheet", sheet, "--frames", "400", "--json",
+                              allowed=(0, 3)))  # fmt: skip
+    within = [abs(t) <= 12 for t in said["truths"].get("tilt", [])]
+    answers = said["rows"]["answers"].get("tilt", [])
+    pairs = [
+        (a, t) for a, t, near in zip(answers, said["truths"].get("tilt", []), within, strict=True) if near and a == a
+    ]
+    kept = ("judge", "frames", "questions", "reward", "disturbed", "verdict", "seconds_per_1000", "unread")
+    found = {key: said[key] for key in kept}
+    if pairs:
+        found["tilt_error_within_12"] = sum(abs(a - t) for a, t in pairs) / len(pairs)
+        found["distinct_on_200"] = len(set(answers[:200]))
+    return found
+
+
+def audits(log: Log) -> dict[str, Any]:
+    judges = {"cartpole": [SHIPPED, "tiny-llava", "constant:45", "constant:5", "random"],
+              "carracing": [SHIPPED, "tiny-llava", "constant:0.5", "random"]}  # fmt: skip
+    found = {
+        sheet: {judge: audited(log, judge, sheet)["verdict"] for judge in names} for sheet, names in judges.items()
+    }
+    for name in ("plain", "read-0"):
+        if (RUNS / name / "report.md").exists():
+            found["cartpole"][name] = audited(log, str(RUNS / name), "cartpole-tenths")["verdict"]
+    return found
+
+
+def speed(log: Log) -> dict[str, Any]:
+    """Alone on the machine, or the numbers mean nothing."""
+    found = {}
+    for judge in (SHIPPED, "tiny-llava"):
+        said = json.loads(log.run("audit", "--backbone", judge, "--env", "cartpole", "--json", allowed=(0, 3)))
+        together, alone = 1000 / said["seconds_per_1000"], 1000 / said["seconds_per_1000_one_by_one"]
+        found[judge] = {"together_per_s": together, "one_by_one_per_s": alone, "times": together / alone}
+    return found
+
+
+def evaluated(log: Log, run: Path, env: str = "cartpole") -> dict[str, Any]:
+    said = json.loads(
+        log.run("eval", str(run), "--env", env, "--episodes", str(EPISODES), "--seed", str(SEED), "--json")
+    )
+    return {"summary": said["result"]["summary"], "step": said["result"]["step"]}
+
+
+def taught(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
+    """DQN by a judge; the reward and the end of the world are hidden from it."""
+
+    def part(log: Log) -> dict[str, Any]:
+        run = trained(log, name, *DQN, *more)
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        judged = {key: value for key, value in last.items() if key.startswith("judge/")}
+        return {"minutes": seconds_of(run) / 60, **evaluated(log, run), **judged}
+
+    return part
+
+
+def by(judge: str, seed: int, *more: str) -> list[str]:
+    return ["--reward", "vlm", "--backbone", judge, "--seed", str(seed), *more]
+
+
+ANYWAY = "--judge.anyway"
+PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
+    **{f"read-{seed}": read(f"read-{seed}", "--steps", str(SHORT), "--seed", str(seed)) for seed in range(3)},
+    "plain": read("plain", "--steps", str(SHORT), "--difficulty", "1"),
+    "read-long": read("read-long", "--steps", str(LONG)),
+    "audits": audits,
+    **{f"taught-{seed}": taught(f"taught-{seed}", *by(SHIPPED, seed)) for seed in range(3)},
+    "true-reward": taught("true-reward", "--seed", "0"),
+    "oracle": taught("oracle", *by("truth", 0, ANYWAY)),
+    "constant-45": taught("constant-45", *by("constant:45", 0, ANYWAY)),
+    "constant-5": taught("constant-5", *by("constant:5", 0, ANYWAY)),
+    "shuffled": taught("shuffled", *by(f"shuffled:{SHIPPED}", 0, ANYWAY)),
+    "constant-5-visible": taught("constant-5-visible", *by("constant:5", 0, ANYWAY, "--judge.visible-ends")),
+    "speed": speed,
+}
+
+
+def do(name: str) -> None:
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        return
+    log = Log()
+    found = PARTS[name](log)
+    path.write_text(json.dumps({**found, "commands": log.commands}, indent=1) + "\n")
+    print(f"{name}: done", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--list", action="store_true", help="name the parts, and which are done")
+    parser.add_argument("--workers", type=int, default=1, help="parts at a time")
+    options = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if unknown := [name for name in options.parts if name not in PARTS]:
+        print(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    if options.list:
+        for name in PARTS:
+            print(f"{name:<20} {'done' if (RESULTS / f'{name}.json').exists() else ''}")
+        return 0
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(do, options.parts or PARTS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
