@@ -81,6 +81,7 @@ DATASETS: dict[str, Entry] = {
 
 SCENES: dict[str, Entry] = {
     "cartpole": Entry("drivetrain.envs.cartpole:Scenes", "pictures of CartPole in any state, with its tilt and place"),
+    "pendulum": Entry("drivetrain.envs.pendulum_scenes:Scenes", "pictures of a pendulum at any angle"),
     "carracing": Entry(
         "drivetrain.envs.carracing_scenes:Scenes", "pictures of a car anywhere on a track, with its place and the bend"
     ),

@@ -56,7 +56,12 @@ def caption(world: str, facts: Facts, style: str = "why") -> str:
     """One sentence: what to do (`plain`), that and the reason (`why`), what there is (`seen`); "" where undecided."""
     if style not in STYLES:
         raise BadConfig(f"BadConfig: captions have no style {style!r}; use {', '.join(STYLES)}")
-    said = kinds_of(world)[STYLES[style]].answer(facts)
+    kinds = kinds_of(world)
+    if STYLES[style] not in kinds:
+        raise BadConfig(
+            f"BadConfig: nothing is said about {world} in the style {style}; ask questions about it instead"
+        )
+    said = kinds[STYLES[style]].answer(facts)
     return f"{said.capitalize()}." if said and style == "plain" else said
 
 
@@ -206,6 +211,39 @@ CARTPOLE = {
         ("Describe the picture.", "What is in the picture?", "Say what you see."),
         cartpole_seen,
         tuple(cart_and_pole(*parts) for parts in product(THIRDS, LEANS)),
+    ),
+}
+
+# The pendulum.
+
+QUARTERS = ("up", "right", "down", "left")
+SIDE_DEG = 10.0  # so near to the border of two quarters a picture does not decide
+
+
+def angle(facts: Facts) -> str:
+    return whole(facts["angle_deg"])
+
+
+def quarter(facts: Facts) -> str:
+    number, rest = divmod(facts["angle_deg"] + 45.0, 90.0)
+    return QUARTERS[int(number) % 4] if SIDE_DEG / 2 <= rest <= 90.0 - SIDE_DEG / 2 else ""
+
+
+PENDULUM = {
+    "angle": Kind(
+        (
+            "By how many degrees does the pendulum lean from upright? Right is positive.",
+            "What is the angle of the pendulum in degrees, 0 upright, positive to the right?",
+        ),
+        angle,
+    ),
+    "quarter": Kind(
+        (
+            "Where does the pendulum point: up, right, down or left?",
+            "Does the pendulum point up, down, left or right?",
+        ),
+        quarter,
+        QUARTERS,
     ),
 }
 
@@ -386,4 +424,4 @@ CARRACING = {
     ),
 }
 
-KINDS: dict[str, Mapping[str, Kind]] = {"cartpole": CARTPOLE, "carracing": CARRACING}
+KINDS: dict[str, Mapping[str, Kind]] = {"cartpole": CARTPOLE, "pendulum": PENDULUM, "carracing": CARRACING}

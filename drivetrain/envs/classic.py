@@ -20,10 +20,12 @@ from drivetrain.sample import ACTION, STATE, Feature, Sample, Spec
 VALLEY = Feature((2,), low=(-1.2, -0.07), high=(0.6, 0.07), names=("position_m", "speed_m_per_step"))
 
 
-def from_numbers(gym_id: str, numbers: Feature, action: Feature, task: str, fps: float) -> gym.Env[Sample, Any]:
+def from_numbers(
+    gym_id: str, numbers: Feature, action: Feature, task: str, fps: float, reveal: Any = None
+) -> gym.Env[Sample, Any]:
     """A Gymnasium environment that observes one vector, in our words."""
     env = gym.make(gym_id, render_mode="rgb_array", disable_env_checker=True)
-    return InWords(env, Spec({STATE: numbers, ACTION: action}, task, fps), in_single_precision)
+    return InWords(env, Spec({STATE: numbers, ACTION: action}, task, fps), in_single_precision, reveal=reveal)
 
 
 def in_single_precision(raw: np.ndarray, env: gym.Env[Any, Any]) -> Sample:
@@ -33,7 +35,8 @@ def in_single_precision(raw: np.ndarray, env: gym.Env[Any, Any]) -> Sample:
 def pendulum() -> gym.Env[Sample, Any]:
     numbers = Feature((3,), low=(-1.0, -1.0, -8.0), high=(1.0, 1.0, 8.0), names=("cosine", "sine", "rate_radps"))
     torque = Feature((1,), low=-2.0, high=2.0, names=("torque_nm",))
-    return from_numbers("Pendulum-v1", numbers, torque, "Swing the pendulum up and hold it upright.", 20.0)
+    task = "Swing the pendulum up and hold it upright."
+    return from_numbers("Pendulum-v1", numbers, torque, task, 20.0, lambda env: {"angle_rad": env.unwrapped.state[0]})
 
 
 def mountaincar() -> gym.Env[Sample, Any]:

@@ -36,6 +36,7 @@ from drivetrain.training.selfchecks import check
 MEMORY = 0.01  # weight of one answer in the running mean of how sure the model is
 FIRST = {
     "cartpole": ("lean",),
+    "pendulum": ("quarter",),
     "carracing": ("bend", "speed"),
 }  # what only seeing can answer, in the easiest scenes too
 

@@ -89,7 +89,18 @@ CARRACING = [
     ({"offset_m": 4.0, **RIGHT_BEND}, "caption", "The road bends right ahead and the medium car is on the right of the road."),
     ({"offset_m": 9.0}, "caption", "The road is straight ahead and the medium car is off the road."),
 ]  # fmt: skip
-CASES = [("cartpole", *case) for case in CARTPOLE] + [("carracing", LEVEL | case[0], *case[1:]) for case in CARRACING]
+PENDULUM = [
+    ({"angle_deg": -12.4}, "angle", "-12"),
+    ({"angle_deg": 179.7}, "angle", "180"),
+    ({"angle_deg": 3.0}, "quarter", "up"),
+    ({"angle_deg": 90.0}, "quarter", "right"),
+    ({"angle_deg": -90.0}, "quarter", "left"),
+    ({"angle_deg": 180.0}, "quarter", "down"),
+    ({"angle_deg": -176.0}, "quarter", "down"),
+    ({"angle_deg": 44.0}, "quarter", ""),
+]
+CASES = [("cartpole", *case) for case in CARTPOLE] + [("pendulum", *case) for case in PENDULUM]
+CASES += [("carracing", LEVEL | case[0], *case[1:]) for case in CARRACING]
 
 
 @pytest.mark.parametrize(("world", "facts", "kind", "answer"), CASES)

@@ -19,19 +19,22 @@ from torch import Generator, Tensor, nn
 
 from drivetrain.checkpoint import Randomness
 from drivetrain.data.replay import Replay
-from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.envs.worlds import Worlds
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
 from drivetrain.training.flat import Adam, Flat
+from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
 from drivetrain.training.start import start_from
 
 
 @dataclass(frozen=True)
 class Config:
     env: str = "pendulum"  # a name of `drivetrain list envs`; its actions must be numbers
+    reward: str = "world"  # who rewards: world, or vlm, a judge that looks at the frames
+    judge: Judging = field(default_factory=Judging)  # that judge
     policy: str = ""  # a run or checkpoint to start from; its head must be squashed; empty starts anew
     steps: int = 20_000  # steps in the worlds, all together
     worlds: int = 1  # worlds side by side
@@ -194,7 +197,7 @@ class Explorer:
 
 def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
-    worlds = make_worlds(config.env, config.worlds)
+    worlds = worlds_for(config.env, config.worlds, config, run.folder)
     policy = begin(config, worlds)
     learner = Learner(policy, config, random)
     replay = Replay(
@@ -212,6 +215,8 @@ def train(config: Config, run: Run) -> Driver:
             explorer.rebuild(policy, step)
         explorer.step(policy, at_random=step < config.warmup and not config.policy)
         run.log_episodes(step, worlds.finished())
+        if isinstance(worlds, JudgedWorlds):
+            run.log(step, worlds.watched())
         if step < config.warmup:
             continue
         for _ in range(config.updates):
