@@ -22,13 +22,14 @@ from PIL import ImageFont
 
 from drivetrain import catalog
 from drivetrain.data.images import share_of
-from drivetrain.envs.words import split_name
+from drivetrain.envs.words import make_env, split_name
 from drivetrain.errors import BadConfig
 from drivetrain.rewards import audit as auditing
 from drivetrain.rewards.formula import formula
 from drivetrain.rewards.sheet import Sheet
 from drivetrain.rewards.vlm import captioned, open_answerer
-from drivetrain.training.judged import Judging, record_of, sheet_for
+from drivetrain.training.judged import Judging, picture_of, record_of, sheet_for
+from drivetrain.training.pretrain import UNSEEN
 
 WORST = 6
 
@@ -51,6 +52,8 @@ class Config:
 def audit(config: Config) -> dict[str, Any]:
     """The report, which also lies in the folder that it names."""
     world = split_name(config.env)[0].partition("-")[0]
+    if not 0 < config.held_out <= 1:
+        raise BadConfig(f"BadConfig: --held-out must be above 0 and 1 at most, got {config.held_out}")
     if config.frames < 20:
         raise BadConfig(f"BadConfig: an audit needs 20 frames or more, got {config.frames}")
     sheet = sheet_for(Judging(sheet=config.sheet, prompt=config.prompt), config.env)
@@ -64,14 +67,36 @@ def audit(config: Config) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     told = {name: truth.tolist() for name, truth in truths.items()}
     report |= {"sheet": asdict(sheet), "settings": asdict(config), "folder": str(folder), "truths": told}
-    (folder / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = plain(report)
+    record = record_of(sheet, answerer, Judging().audits)
+    for place in {folder, record}:  # training looks for the second
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     write_page(folder, report, sheet, frames, truths)
     return report
+
+
+def plain(found: Any) -> Any:
+    """With null for what is no number: an answer that could not be read."""
+    if isinstance(found, dict):
+        return {key: plain(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [plain(value) for value in found]
+    return None if isinstance(found, float) and not np.isfinite(found) else found
 
 
 def gathered(sheet: Sheet, config: Config) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Held-out frames [N, H, W, 3], and the true answer to each question [N]."""
     found = list(held_out(sheet, config))
+    world = make_env(config.env)
+    observation, _ = world.reset(seed=0)
+    shape = picture_of(sheet, world, observation).shape
+    world.close()
+    if shape != found[0][0].shape:
+        raise BadConfig(
+            f"BadConfig: the sheet shows {list(shape)} of {config.env} while training, and scenes are "
+            f"{list(found[0][0].shape)}; mend its sees and rows"
+        )
     facts = {key: np.array([fact[key] for _, fact in found]) for key in found[0][1]}
     truths = {}
     for name, ask in sheet.ask.items():
@@ -84,7 +109,7 @@ def gathered(sheet: Sheet, config: Config) -> tuple[np.ndarray, dict[str, np.nda
 
 
 def held_out(sheet: Sheet, config: Config) -> Iterator[tuple[np.ndarray, dict[str, float]]]:
-    scenes = catalog.find("scenes", sheet.env)()
+    scenes = catalog.find("scenes", sheet.env)(**UNSEEN.get(sheet.env, {}))
     random = np.random.default_rng((1 << 41, config.seed))
     seen: set[bytes] = set()
     while len(seen) < config.frames:
@@ -100,11 +125,7 @@ def write_page(
     scatter(folder / "scatter.png", report, truths)
     worst = worst_cases(folder, report, sheet, frames, truths)
     lines = [f"# {auditing.in_a_line(report)}", "", *(f"- {why}" for why in report["verdict"]["why"])]
-    lines += [
-        "",
-        "| judge | question | error | correlation | rank | slope | distinct | unread |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines += ["", *header("judge", "question", "error", "correlation", "rank", "slope", "distinct", "unread")]
     judges = {report["judge"]: report, **report["controls"]}
     for judge, said in judges.items():
         lines += [
@@ -112,15 +133,12 @@ def write_page(
             f"| {q['distinct']} | {100 * q['unread']:.0f}% |"
             for name, q in said["questions"].items()
         ]
-    lines += [
-        "",
-        "| judge | reward: rank correlation | bad states rewarded | good states not | verdict |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ("reward: rank correlation", "bad states rewarded", "good states not", "ends missed", "ends too early")
+    lines += ["", *header("judge", *columns, "verdict")]
     for judge, said in judges.items():
         reward, fit = said["reward"], "fit" if said["verdict"]["fit"] else "not fit"
-        wrongly, missed = (shown(reward.get(key)) for key in ("false_positives", "false_negatives"))
-        lines.append(f"| {judge} | {shown(reward['rank'])} | {wrongly} | {missed} | {fit} |")
+        keys = ("rank", "false_positives", "false_negatives", "ends_missed", "ends_too_early")
+        lines.append(f"| {judge} | {' | '.join(shown(reward.get(key)) for key in keys)} | {fit} |")
     lines += ["", "What is left of the rank correlation when something is done to the pictures or the words:", ""]
     names = list(sheet.ask)
     lines += header("done", "reward", *names)
@@ -171,7 +189,11 @@ def worst_cases(
     rows, font, names = report["rows"], ImageFont.load_default(13), []
     off = np.abs(np.array(rows["reward"]) - np.array(rows["true_reward"]))
     for place, i in enumerate(np.argsort(-off, kind="stable")[:WORST].tolist()):
-        lines = [f"{name}: {rows['answers'][name][i]:g}, truth {truths[name][i]:.2f}" for name in sheet.ask]
+        said = {name: rows["answers"][name][i] for name in sheet.ask}
+        lines = [
+            f"{name}: {'unread' if said[name] is None else format(said[name], 'g')}, truth {truths[name][i]:.2f}"
+            for name in sheet.ask
+        ]
         lines.append(f"reward {rows['reward'][i]:.3f}, truth {rows['true_reward'][i]:.3f}")
         names.append(f"worst-{place}.png")
         captioned(frames[i], lines, font).save(folder / names[-1])

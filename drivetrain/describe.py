@@ -13,7 +13,8 @@ say what was meant to be done, and with `--style why` in the driver's own senten
     facts.jsonl                  per picture split, world and facts, and for instructions the kind and choices of each question
 
 and the same as train for held_out. A picture's own pixels say which split it is in, so that no held-out picture equals
-one to train on: neither here nor in another set of the same share. Scene number i depends on the seed and i alone.
+one to train on: neither here nor in another set of the same share. Of frames that were driven whole episodes are held out, for
+neighbours are almost copies of each other. Scene number i depends on the seed and i alone.
 """
 
 from __future__ import annotations
@@ -168,6 +169,8 @@ def frames(config: Config) -> Iterator[tuple[np.ndarray, Scene]]:
         )
     order = np.random.default_rng(config.seed).permutation(len(data))[: config.scenes]
     env = split_name(data.spec.env)[0]
+    count = min(max(round(config.held_out * data.episodes), 1), data.episodes - 1) if config.held_out else 0
+    apart = set(np.random.default_rng(0).permutation(data.episodes)[:count].tolist())  # neighbours are almost copies
     for number, frame in enumerate(order.tolist()):
         row = data.windows(np.array([frame]))
         picture = row[pictures[0]][0, 0]
@@ -176,7 +179,8 @@ def frames(config: Config) -> Iterator[tuple[np.ndarray, Scene]]:
         if action.choices:
             facts["choice"] = float(row[ACTION][0, 0])
         said = in_style(config.style, sentence, action.names[int(row[ACTION][0, 0])] if action.choices else "")
-        yield picture, Scene(number, env, share_of(picture) < config.held_out, facts, said)
+        held_out = data.episode_of[frame] in apart if apart else share_of(picture) < config.held_out
+        yield picture, Scene(number, env, held_out, facts, said)
 
 
 def in_style(style: str, sentence: str, label: str) -> str:

@@ -26,6 +26,7 @@ from drivetrain.envs.words import make_env, spec_of, split_name, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.film import write_film
 from drivetrain.models.speaker import is_speaker, open_speaker
+from drivetrain.models.vlm import load_vlm
 from drivetrain.narration import Narration
 
 UNTRAINED = "untrained"
@@ -158,7 +159,11 @@ def official(env: str) -> str:
 
 def evaluate_run(path: str, config: Config) -> Result:
     """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
+    if config.answers != "score" and not is_speaker(path):
+        raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
     if path in catalog.EXPERTS and not Path(path).exists():
+        if config.prompt:
+            raise BadConfig(f"BadConfig: the expert {path} reads no prompt; leave --prompt out")
         if not config.env:
             raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
         return evaluate(find_actor(path, spec_of(config.env)), config.env, config, name=path)
@@ -199,11 +204,15 @@ def opponent(against: str, path: str, env: str, config: Config) -> Result:
 
 
 def untrained(path: str) -> Actor:
-    """The policy of a run as it was before it learned anything: new weights from a fixed seed."""
+    """The policy of a run as it was before it learned anything: its backbone as that came, all else new from a fixed seed."""
     from drivetrain.models.driver import Driver
 
     torch.manual_seed(0)
     policy = Driver.from_description(read(resolve(path), "policy"))
+    if policy.reader is not None:
+        began = load_vlm(policy.network.backbone)
+        began.merge()
+        policy.reader.vlm.take(began)
     return policy.eval()
 
 

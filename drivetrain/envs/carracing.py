@@ -399,6 +399,7 @@ class Ordered(gym.Wrapper[Sample, Any, Sample, Any]):
     def __init__(self, env: Any, order: str):
         super().__init__(env)
         self.order, self.number, self.left = order, 0, 0
+        self.chance = np.random.default_rng()
         told = Feature((), "int64", names=tuple(ORDERS.values()), choices=len(ORDERS))
         spec = env.sample_spec
         self.sample_spec = replace(spec, features={INSTRUCTION: told, **spec.features})

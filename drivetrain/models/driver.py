@@ -175,6 +175,12 @@ def _check(spec: Spec, network: Network, head: str) -> None:
         raise BadConfig(f"BadConfig: the head {head!r} does not fit actions that are {kind}; use {' or '.join(fits)}")
     if network.memory not in ("none", "lstm", "gru"):
         raise UnknownName("memory", network.memory, ("none", "lstm", "gru"))
+    if not network.backbone:
+        plain = Network()
+        for name in ("prompt", "look", "look_width", "tune", "lora_rank", "bundle"):
+            if getattr(network, name) != getattr(plain, name):
+                flag = name.replace("_", "-")
+                raise BadConfig(f"BadConfig: --network.{flag} is about a backbone, and there is none; add --backbone")
     if not spec.observations:
         raise BadConfig("BadConfig: there is nothing to see: the spec has no observation.* feature")
 

@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drivetrain.catalog import BACKBONES
-from drivetrain.errors import BadCheckpoint, UnknownName
+from drivetrain.errors import BadCheckpoint, BadConfig, UnknownName
 from drivetrain.models.chat import IGNORED, padded, tokenise
 from drivetrain.models.hub import as_dtype, companion, quiet
 from drivetrain.models.vlm import KINDS, PARTS, VLM, load_vlm
 
 LOOKS = ("flat", "pooled", "last")
 TUNES = ("full", "lora", "frozen")
+UNSAID = -1  # the number of no sentence
 HASHED = 4096  # numbers of each frozen tensor that its hash covers
 
 
@@ -69,6 +70,9 @@ class Reader(nn.Module):
         self.vlm, self.sight, self.pictures = vlm, sight, pictures
         self.origin: dict[str, str] = {}  # of frozen weights that are kept elsewhere
         self._tune()
+        self.learns = frozenset(
+            name for name, p in vlm.named_parameters() if p.requires_grad
+        )  # whoever freezes it later
         tokens = vlm.per_picture
         if sight.look == "flat":
             self.narrow = nn.Linear(vlm.width, sight.width)
@@ -79,6 +83,8 @@ class Reader(nn.Module):
 
     def _tune(self) -> None:
         if self.sight.tune == "lora":
+            if self.sight.lora_rank < 1:
+                raise BadConfig(f"BadConfig: --tune lora needs a --lora-rank of 1 or more, got {self.sight.lora_rank}")
             self.vlm.add_lora(self.sight.lora_rank)
         else:
             self.vlm.train_parts(*(PARTS if self.sight.tune == "full" else ()))
@@ -99,12 +105,13 @@ class Reader(nn.Module):
         return self.read(pictures, texts)[0]
 
     def read(self, pictures: Tensor, texts: Tensor, said: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Features [N, width]; and, where sentence numbers [N] are given, the mean negative log-likelihood of their words."""
+        """Features [N, width]; and, where sentence numbers [N] are given, the mean negative log-likelihood of their words.
+        Nothing is said where the number is UNSAID."""
         apart = pictures.unflatten(-1, (self.pictures, -1)).movedim(-2, 1).flatten(0, 1)  # [N * k, H, W, 3]
         each = texts.repeat_interleave(self.pictures)
         rows = self.asked if said is None else self.said
         assert rows is not None, "there are no sentences to say"
-        which = each if said is None else each * len(self.sentences) + said.repeat_interleave(self.pictures)
+        which = each if said is None else each * len(self.sentences) + said.clamp(0).repeat_interleave(self.pictures)
         device = self.vlm.device
         batch = {"input_ids": rows.ids[which].to(device), "attention_mask": rows.mask[which].to(device)}
         batch["pixel_values"] = self.vlm.pixels(apart).to(device, self.vlm.dtype)
@@ -115,7 +122,7 @@ class Reader(nn.Module):
             return features, None
         labels = rows.labels[which].to(device)[:, 1:].unflatten(0, (-1, self.pictures))[:, -1]
         spoken = text[:, :-1].unflatten(0, (-1, self.pictures))[:, -1]
-        taught = labels != IGNORED
+        taught = (labels != IGNORED) & (said != UNSAID).to(device)[:, None]
         logits = self.vlm.core.get_output_embeddings()(spoken[taught])
         return features, F.cross_entropy(logits.float(), labels[taught])
 
@@ -135,7 +142,7 @@ class Reader(nn.Module):
     def kept_elsewhere(self) -> set[str]:
         """Names of weights that a checkpoint does without."""
         whole = self.sight.bundle or self.sight.tune == "full" or self.vlm.name in BACKBONES or not self.origin
-        return set() if whole else {f"vlm.{name}" for name, p in self.vlm.named_parameters() if not p.requires_grad}
+        return set() if whole else {f"vlm.{name}" for name, _ in self.vlm.named_parameters() if name not in self.learns}
 
     def describe(self) -> dict[str, Any]:
         """Everything but the weights."""
@@ -170,10 +177,12 @@ def new_reader(
 ) -> Reader:
     """With the weights of a name of `drivetrain list backbones`, a folder or a hub id."""
     vlm = load_vlm(backbone)
+    adapted = vlm.merge()  # of LoRA's folder; what comes of that lies nowhere else
     reader = Reader(vlm, texts, sight, pictures, sentences)
-    if backbone not in BACKBONES:
+    if backbone not in BACKBONES and not adapted:
         revision = getattr(vlm.core.config, "_commit_hash", None) or ""
-        reader.origin = {"name": vlm.core.name_or_path or backbone, "revision": revision, "hash": fingerprint(reader)}
+        name = str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
+        reader.origin = {"name": name, "revision": revision, "hash": fingerprint(reader)}
     return reader
 
 

@@ -320,6 +320,7 @@ class VLM(nn.Module):
     ) -> None:
         """Small trainable matrices beside the language model's projections of these names. The parts named by `whole` are
         trained whole, and saved with the adapter; all else stays as it is."""
+        self.merge()
         kept = [path for part in whole for path in self.family.parts[part]]
         core = self.core
         folder = Path(where(self.name))
@@ -327,6 +328,21 @@ class VLM(nn.Module):
         if folder.is_dir() and self.name not in BACKBONES:
             core.name_or_path = str(folder.resolve())
         self.model = with_lora(core, rank, alpha=alpha, targets=targets, dropout=dropout, kept=kept)
+
+    def merge(self) -> bool:
+        """Take an adapter's matrices into the weights beside them; whether there was one."""
+        if not hasattr(self.model, "merge_and_unload"):
+            return False
+        self.model = quicken(self.model.merge_and_unload())
+        return True
+
+    @torch.no_grad()
+    def take(self, other: VLM) -> None:
+        """The other's weights, wherever LoRA has not put matrices beside them; its own begin at nothing."""
+        theirs = dict(other.core.named_parameters())
+        for name, p in self.core.named_parameters():
+            if (plain := name.replace(".base_layer", "")) in theirs:
+                p.copy_(theirs[plain])
 
     def spare_memory(self) -> None:
         """From now on layers compute their activations anew in the backward pass: less memory, a third more time."""
@@ -434,5 +450,6 @@ def open_adapter(folder: Path, name: str, *, dtype: str, device: str) -> VLM:
         raise MissingExtra("peft", "vlm", f"the adapter {name}") from None
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     vlm = load_vlm(base, dtype=dtype, device=device)
+    vlm.merge()  # where that is an adapter itself
     vlm.model, vlm.name = PeftModel.from_pretrained(vlm.core, str(folder)), name
     return vlm.eval()

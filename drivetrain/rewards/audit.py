@@ -6,8 +6,8 @@
 A loss, a mean error, even a trained policy prove little: a judge that always says 45 has a small error where poles lean far,
 and one that always says 5 teaches CartPole as long as the world itself ends the episodes. So what counts is whether the answers
 follow the truth (rank correlation, distinct answers), whether bad states are rewarded, whether the answers come from the
-picture (blank and shuffled ones must leave nothing), and whether small things throw them (wording, a shift by a few pixels,
-noise).
+picture (blank and shuffled ones must leave nothing), and whether small things throw them (a shift by a few pixels, noise).
+What other wordings do is told and not judged: a model that knows one way to be asked can be asked that way.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class Limits:
     distinct: int = 5  # answers to a question that wants a number, where the truth has as many
     unread: float = 0.05  # share of answers that cannot be read
     false_positives: float = 0.1  # share of bad states that are rewarded
-    blind: float = 0.3  # rank correlation that may be left on shuffled pictures
-    steady: float = 0.6  # rank correlation that must be left under other words, a shift, or noise
+    blind: float = 0.3  # rank correlation that may be left on shuffled or blank pictures
+    steady: float = 0.6  # rank correlation that must be left under a shift or noise
+    ends_missed: float = 0.3  # share of states in which the episode is over, and the judge does not say so
+    ends_early: float = 0.1  # share of the others in which it says so
 
 
 LIMITS = Limits()
@@ -192,25 +194,17 @@ def disturbed(sheet: Sheet, answerer: Answerer, frames: np.ndarray, truths: Trut
         "shuffled": frames[random.permutation(len(frames))],
     }
     true = true_rewards(sheet, truths)
-    found: dict[str, Any] = {}
-    for name, changed in pictures.items():
-        told = None if name in ("blank", "shuffled") and not isinstance(answerer, Truth) else truths
-        judged = Judge(sheet, answerer)(changed, told)
-        of_each = {
-            question: rank_correlation(np.nan_to_num(values), truths[question])
-            for question, values in judged.values.items()
-        }
-        found[name] = {"reward": rank_correlation(judged.reward, true), **of_each}
-    most = max((len(ask.reworded) for ask in sheet.ask.values()), default=0)
-    for i in range(most):
-        judged = Judge(replace(sheet, ask={n: reworded(ask, i) for n, ask in sheet.ask.items()}), answerer)(
-            frames, truths
-        )
-        of_each = {
-            question: rank_correlation(np.nan_to_num(values), truths[question])
-            for question, values in judged.values.items()
-        }
-        found[f"reworded {i + 1}"] = {"reward": rank_correlation(judged.reward, true), **of_each}
+
+    def left(asked: Sheet, shown: np.ndarray, told: Truths | None) -> dict[str, float]:
+        judged = Judge(asked, answerer)(shown, told)
+        each = {name: rank_correlation(np.nan_to_num(values), truths[name]) for name, values in judged.values.items()}
+        return {"reward": rank_correlation(judged.reward, true), **each}
+
+    untold = ("blank", "shuffled") if not isinstance(answerer, Truth) else ()
+    found = {name: left(sheet, shown, None if name in untold else truths) for name, shown in pictures.items()}
+    for i in range(max((len(ask.reworded) for ask in sheet.ask.values()), default=0)):
+        asked = replace(sheet, ask={name: reworded(ask, i) for name, ask in sheet.ask.items()})
+        found[f"reworded {i + 1}"] = left(asked, frames, truths)
     return found
 
 
@@ -238,10 +232,17 @@ def verdict(report: Mapping[str, Any], sheet: Sheet, truths: Truths, limits: Lim
         why.append(f"{wrongly['value']:.0%} of bad states are rewarded")
     for name, left in report["disturbed"].items():
         if name in ("blank", "shuffled"):
-            if name == "shuffled" and report["judge"] != "truth" and left["reward"] > limits.blind:
-                why.append(f"on other frames' pictures the reward still follows the truth at {left['reward']:.2f}")
-        elif left["reward"] < limits.steady:
+            if report["judge"] != "truth" and left["reward"] > limits.blind:
+                whose = "other frames'" if name == "shuffled" else "blank"
+                why.append(f"on {whose} pictures the reward still follows the truth at {left['reward']:.2f}")
+        elif not name.startswith("reworded") and left["reward"] < limits.steady:
             why.append(f"{name}, the reward follows the truth at {left['reward']:.2f} only")
+    for key, most, what in (
+        ("ends_missed", limits.ends_missed, "of the ends are missed"),
+        ("ends_too_early", limits.ends_early, "of the states before are taken for an end"),
+    ):
+        if (said := reward.get(key)) and said["value"] > most:
+            why.append(f"{said['value']:.0%} {what}")
     return {"fit": not why, "why": why}
 
 

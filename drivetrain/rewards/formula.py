@@ -44,6 +44,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+TAKES = {"min": 2, "max": 2, "clip": 3}  # numbers; the others one
+
+
 class Formula:
     def __init__(self, text: str, names: tuple[str, ...], tree: ast.expr):
         self.text, self.names, self.tree = text, names, tree
@@ -88,6 +91,9 @@ def refuse(tree: ast.AST) -> None:
     elif isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.keywords:
         if tree.func.id not in FUNCTIONS:
             raise ValueError(f"there is no function {tree.func.id}")
+        wanted = TAKES.get(tree.func.id, 1)
+        if len(tree.args) != wanted:
+            raise ValueError(f"{tree.func.id} takes {wanted}, got {len(tree.args)}")
         parts = list(tree.args)
     else:
         raise ValueError(f"{ast.unparse(tree)!r} cannot be used here")

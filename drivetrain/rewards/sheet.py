@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import BadConfig, UnknownName
-from drivetrain.rewards.formula import Formula, formula
+from drivetrain.rewards.formula import FUNCTIONS, Formula, formula
 
 SHEETS = Path(__file__).resolve().parent / "sheets"
 WAYS = {
@@ -119,6 +119,8 @@ def sheet_of(said: dict[str, Any], where: str) -> Sheet:
         ask={name: made(Ask, ask, f"{where}: [ask.{name}]") for name, ask in asks.items()}, **checked(said, where)
     )
     for name, ask in found.ask.items():
+        if name in FUNCTIONS or not name.isidentifier():
+            raise BadConfig(f"BadConfig: {where}: a question cannot be called {name!r}; formulas could not speak of it")
         if ask.way not in WAYS:
             raise UnknownName("way to read an answer", ask.way, WAYS)
         if ask.way == "similarity" and not (ask.goal and ask.baseline):
@@ -156,4 +158,14 @@ def made(kind: type[Any], said: Any, where: str) -> Any:
         raise BadConfig(f"BadConfig: {where} has no prompt; add one")
     if unknown := [name for name in said if name not in fields]:
         raise BadConfig(f"BadConfig: {where} has no setting {unknown[0]!r}; it has {', '.join(fields)}")
+    for name, value in said.items():
+        if name == "numbers":
+            pair = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
+            fits, wanted = pair and value[0] < value[1], "[least, most]"
+        elif name == "reworded":
+            fits, wanted = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of texts"
+        else:
+            fits, wanted = isinstance(value, str), "a text"
+        if not fits:
+            raise BadConfig(f"BadConfig: {where}: {name} is {value!r}, expected {wanted}")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})

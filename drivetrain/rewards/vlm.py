@@ -14,11 +14,11 @@ controls: `constant:45`, `random`, `shuffled:MODEL` (its answers to other frames
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from drivetrain.errors import BadConfig
+from drivetrain.errors import BadConfig, MissingExtra
+from drivetrain.models.hub import companion, read_config, weights, where
 from drivetrain.models.vlm import VLM, load_vlm
 from drivetrain.rewards.sheet import Ask, Sheet
 
@@ -105,7 +106,10 @@ class Similar:
             raise BadConfig(
                 f"BadConfig: {self.name} compares pictures with texts; its way is similarity, got {ask.way}"
             )
-        texts = self.processor.tokenizer([ask.goal, ask.baseline], return_tensors="pt", padding=True)
+        how = "max_length" if self.model.config.model_type == "siglip" else True  # as it was trained
+        texts = self.processor.tokenizer([ask.goal, ask.baseline], return_tensors="pt", padding=how)
+        weight = next(self.model.parameters())
+        texts = {key: value.to(weight.device) for key, value in texts.items()}
         goal, baseline = unit(features_of(self.model.get_text_features(**texts)))
         if float((goal - baseline).norm()) < 1e-6:
             raise BadConfig(
@@ -114,6 +118,7 @@ class Similar:
         found: list[float] = []
         for i in range(0, len(frames), BATCH):
             pixels = self.processor.image_processor(list(frames[i : i + BATCH]), return_tensors="pt")["pixel_values"]
+            pixels = pixels.to(weight.device, weight.dtype)
             seen = unit(features_of(self.model.get_image_features(pixel_values=pixels)))
             way = unit(goal - baseline)
             along = (seen - baseline) @ way
@@ -217,14 +222,14 @@ def open_answerer(name: str, *, dtype: str = "float32", device: str = "cpu") -> 
             f"BadConfig: {name} is in LLaVA's own layout of 2023, which transformers does not open; "
             f"the same weights in today's are {LEGACY[name]}: give that"
         )
-    return similar(name) or Asked(load_vlm(name, dtype=dtype, device=device))
+    return similar(name, dtype, device) or Asked(load_vlm(name, dtype=dtype, device=device))
 
 
-def similar(name: str) -> Similar | None:
+def similar(name: str, dtype: str, device: str) -> Similar | None:
     """A CLIP-style model, where that is what the name stands for."""
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra("transformers", "vlm", f"the judge {name}")
     import transformers
-
-    from drivetrain.models.hub import companion, read_config, weights, where
 
     path = where(name)
     if (Path(path) / "adapter_config.json").is_file():
@@ -232,8 +237,8 @@ def similar(name: str) -> Similar | None:
     kind = read_config(path).model_type
     if kind not in ("clip", "siglip"):
         return None
-    model = weights({"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[kind], path, "float32")
-    return Similar(model, companion(transformers.AutoProcessor, path), name)
+    model = weights({"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[kind], path, dtype)
+    return Similar(model.to(device), companion(transformers.AutoProcessor, path), name)
 
 
 def of_weights(model: torch.nn.Module) -> str:
@@ -310,17 +315,14 @@ class Judge:
         self.samples, self.first = samples, first
         self.reward, self.ends = sheet.formula("reward"), sheet.formula("ends")
         self.frames = self.asked = self.remembered = self.unread = 0
-        self.seconds = 0.0
 
     def __call__(self, frames: np.ndarray, truths: Truths | None = None) -> Judged:
-        start = time.perf_counter()
         answers = {
             name: self.answers(ask, frames, None if truths is None else truths.get(name))
             for name, ask in self.sheet.ask.items()
         }
         values = {name: np.array([answer.value for answer in given]) for name, given in answers.items()}
         judged = Judged(*self.judged(values), values)
-        self.seconds += time.perf_counter() - start
         self.show(frames, answers, judged, truths)
         self.frames += len(frames)
         return judged
@@ -342,7 +344,9 @@ class Judge:
         if self.cache is None:
             self.asked += len(frames)
             return self.answerer(ask, frames, truth)
-        keys = [digest(frame, ask.prompt, ask.way) for frame in frames]
+        asked = {name: value for name, value in asdict(ask).items() if name not in ("truth", "reworded")}
+        shown = digest(reference(ask.reference)) if ask.reference else ""
+        keys = [digest(frame, json.dumps(asked), shown) for frame in frames]
         new = {key: i for i, key in enumerate(keys) if key not in self.cache.known}
         rows = list(new.values())
         if rows:
@@ -377,8 +381,14 @@ class Judge:
             "judge/frames": float(self.frames),
             "judge/remembered": float(self.remembered),
             "judge/unread": float(self.unread),
-            "judge/seconds": self.seconds,
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"frames": self.frames, "asked": self.asked, "remembered": self.remembered, "unread": self.unread}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def captioned(frame: np.ndarray, lines: Sequence[str], font: Any) -> Image.Image:

@@ -35,6 +35,8 @@ class Judging:
     """Who judges, where the reward is a judge's."""
 
     sheet: str = ""  # what it is asked: a .toml file, or one that ships; empty is named after the env
+    dtype: str = "float32"  # of its weights: float32, bfloat16 or float16
+    device: str = "cpu"  # cpu or cuda
     backbone: str = "tiny-git"  # who answers: a name, folder or hub id; or constant:45, random, truth, shuffled:NAME
     prompt: str = ""  # another wording of the sheet's one question
     audits: str = "runs/audits"  # where `drivetrain audit` left its verdicts
@@ -54,12 +56,14 @@ def worlds_for(env: str, count: int, config: Any, folder: Path) -> Worlds:
     if config.reward not in SOURCES:
         raise BadConfig(f"BadConfig: a reward comes from {' or '.join(SOURCES)}, got {config.reward!r}")
     if config.reward == "world":
+        if config.judge != Judging():
+            raise BadConfig("BadConfig: there is a judge, and the reward is the world's own; add --reward vlm")
         return make_worlds(env, count)
     judging: Judging = config.judge
     sheet = sheet_for(judging, env)
     if split_name(env)[0].partition("-")[0] != sheet.env:
         raise BadConfig(f"BadConfig: the sheet judges {sheet.env}, the env is {env}; give another --judge.sheet")
-    answerer = open_answerer(judging.backbone)
+    answerer = open_answerer(judging.backbone, dtype=judging.dtype, device=judging.device)
     if not judging.anyway:
         refuse_unfit(sheet, answerer, judging)
     cache = Path(judging.answers) if judging.answers else None
@@ -67,6 +71,11 @@ def worlds_for(env: str, count: int, config: Any, folder: Path) -> Worlds:
     worlds = JudgedWorlds(hidden(env, judging.visible_ends), count, judge)
     worlds.sample_spec = replace(worlds.sample_spec, env=env)
     return worlds
+
+
+def taught_by(worlds: Worlds) -> dict[str, Any]:
+    """The judge, as a part of what a checkpoint holds."""
+    return {"judge": worlds.judge} if isinstance(worlds, JudgedWorlds) else {}
 
 
 def hidden(env: str, visible: bool) -> str:
@@ -84,6 +93,8 @@ def record_of(sheet: Sheet, answerer: Answerer, audits: str | Path) -> Path:
 def refuse_unfit(sheet: Sheet, answerer: Answerer, config: Judging) -> None:
     path = record_of(sheet, answerer, config.audits) / "audit.json"
     more = f" --sheet {config.sheet}" if config.sheet else ""
+    more += f" --prompt {config.prompt!r}" if config.prompt else ""
+    more += f" --dtype {config.dtype}" if config.dtype != "float32" else ""
     if not path.is_file():
         raise BadConfig(
             f"BadConfig: nobody knows whether {answerer.name} can judge {sheet.env}; audit it first: drivetrain audit "

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from drivetrain import checkpoint
 from drivetrain.errors import BadCheckpoint, BadConfig, UnknownName
 from drivetrain.models.driver import Driver, Network, build_policy
-from drivetrain.models.reader import Reader, Sight, described, new_reader
+from drivetrain.models.reader import UNSAID, Reader, Sight, described, new_reader
+from drivetrain.models.vlm import load_vlm
 from drivetrain.sample import ACTION, FRONT, INSTRUCTION, STATE, Feature, Spec
 
 SAID = ("turn left", "turn right", "slow down")
@@ -122,9 +124,90 @@ def test_frozen_weights_that_have_changed_are_told(folder, tmp_path):
     shutil.copytree(folder("git"), home)
     said = json.loads(json.dumps(reader(lambda _: home, sight=Sight(tune="frozen")).describe()))
     assert isinstance(described(said, Sight(tune="frozen")), Reader)
-    said["origin"]["hash"] = "0" * 16
+    vlm = load_vlm(str(home))
+    with torch.no_grad():
+        next(vlm.core.git.encoder.parameters()).add_(1e-3)
+    shutil.rmtree(home)
+    vlm.save(home)
     with pytest.raises(BadCheckpoint, match="other weights than the policy was trained on"):
         described(said, Sight(tune="frozen"))
+
+
+def test_a_frozen_backbone_is_found_from_elsewhere(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder("git"), tmp_path / "near" / "backbone")
+    monkeypatch.chdir(tmp_path / "near")
+    said = json.loads(json.dumps(reader(lambda _: "backbone", sight=Sight(tune="frozen")).describe()))
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(described(said, Sight(tune="frozen")), Reader)
+
+
+def test_freezing_it_all_later_leaves_what_was_learned_in_the_checkpoint(folder, pictures, tmp_path):
+    """As PPO's --freeze does, and DQN's target network."""
+    policy = build_policy(SEEING, network(folder, tune="lora"), "categorical").eval()
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.add_(0.1)
+    policy.requires_grad_(False)
+    checkpoint.save(tmp_path, 1, {"policy": policy})
+    again = checkpoint.load_policy(tmp_path)
+    ours, theirs = (p.act(seen_now(pictures), {}, greedy=True, generator=None)[2]["features"] for p in (policy, again))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("tune", ["full", "lora", "frozen"])
+def test_an_adapters_folder_is_a_backbone_with_all_that_it_learned(folder, pictures, tmp_path, tune):
+    base = load_vlm(str(folder("git")))
+    base.add_lora(4)
+    with torch.no_grad():
+        for name, p in base.named_parameters():
+            if "lora_B" in name:
+                p.add_(0.3)
+    base.save(tmp_path / "adapter")
+    eyes = replace(network(folder, tune=tune, look="last"), backbone=str(tmp_path / "adapter"))
+    policy = build_policy(SEEING, eyes, "categorical").eval()
+    with torch.no_grad():
+        wanted = base.eval().features(pictures, SEEING.task).last
+        plain = load_vlm(str(folder("git"))).features(pictures, SEEING.task).last
+    _, _, info = policy.act(seen_now(pictures), {}, greedy=True, generator=None)
+    assert torch.allclose(info["features"], wanted, atol=1e-4)
+    assert not torch.allclose(info["features"], plain, atol=1e-2)
+    checkpoint.save(tmp_path / "run", 1, {"policy": policy})
+    shutil.rmtree(tmp_path / "adapter")  # nothing of it lies elsewhere
+    again = checkpoint.load_policy(tmp_path / "run")
+    assert torch.equal(again.act(seen_now(pictures), {}, greedy=True, generator=None)[2]["features"], info["features"])
+
+
+def test_nothing_is_said_of_padding(folder, pictures):
+    eyes, texts = reader(folder, sentences=SAID), torch.tensor([0, 1, 0])
+    with torch.no_grad():
+        two = eyes.read(torch.from_numpy(pictures[:2]), texts[:2], torch.tensor([0, 1]))[1]
+        padded = eyes.read(torch.from_numpy(pictures), texts, torch.tensor([0, 1, UNSAID]))[1]
+    assert padded == pytest.approx(float(two), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"tune": "lora"}, "--network.tune is about a backbone"), ({"prompt": "Go."}, "prompt")]
+)
+def test_flags_about_a_backbone_want_one(changes, says):
+    with pytest.raises(BadConfig, match=says):
+        build_policy(SEEING, Network(hidden=(8,), **changes), "categorical")
+
+
+def test_lora_wants_a_rank(folder):
+    with pytest.raises(BadConfig, match="needs a --lora-rank of 1 or more, got 0"):
+        build_policy(SEEING, network(folder, tune="lora", lora_rank=0), "categorical")
+
+
+def test_what_is_saved_apart_opens_apart(folder, tmp_path):
+    policy = build_policy(SEEING, network(folder, tune="lora"), "categorical")
+    policy.save_apart(tmp_path / "model")
+    assert (tmp_path / "model" / "adapter_config.json").is_file()
+    assert isinstance(load_vlm(str(tmp_path / "model")).width, int)
+    head = load_file(str(tmp_path / "model" / "head.safetensors"))
+    mine = policy.state_dict()
+    assert {key.split(".")[0] for key in head} == {"head", "reader"}
+    assert all(torch.equal(head[k], mine[k]) for k in head)
 
 
 def test_orders_are_prompts(folder, pictures):

@@ -94,6 +94,19 @@ def test_a_fixed_table_that_does_not_look_is_unfit_although_its_numbers_are_righ
     assert any("other frames' pictures" in reason for reason in why)
 
 
+def test_one_that_never_says_that_it_is_over_is_unfit():
+    """It reads well where nothing is at stake, and calls 11 whatever leans farther."""
+
+    class Soft(Reader):
+        def __call__(self, ask, frames, truth):
+            limit = 11.0 if "pole" in ask.prompt else 220.0
+            return [Answer("", float(np.clip(a.value, -limit, limit))) for a in super().__call__(ask, frames, truth)]
+
+    report = judged(Soft())
+    assert report["reward"]["ends_missed"]["value"] == 1.0
+    assert report["verdict"]["why"] == ["100% of the ends are missed"]
+
+
 def test_the_truth_is_fit_and_every_report_has_the_controls_beside_it():
     report = audit(SHEET, Truth(), *frames_and_truths())
     assert report["verdict"]["fit"]

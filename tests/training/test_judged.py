@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from drivetrain import checkpoint, config
+from drivetrain.audit import Config, audit, gathered
 from drivetrain.cli import main
+from drivetrain.data.images import share_of
 from drivetrain.envs.words import make_env, spec_of
 from drivetrain.errors import BadConfig
-from drivetrain.rewards.sheet import open_sheet
+from drivetrain.rewards.sheet import SHEETS, open_sheet
 from drivetrain.rewards.vlm import Constant, Judge, Truth
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.judged import JudgedWorlds, Judging, hidden, record_of, worlds_for
@@ -159,10 +161,45 @@ def test_an_audit_says_fit_with_0_and_unfit_with_3_and_is_found_by_training(tmp_
     assert not (tmp_path / "untaught").exists()
 
 
-def test_an_audits_frames_are_held_out_and_all_different(tmp_path):
-    from drivetrain.audit import Config, gathered
-    from drivetrain.data.images import share_of
+def test_a_resumed_run_goes_on_counting_and_ends_the_same(tmp_path):
+    audited(tmp_path, Truth(), fit=True)
+    wanted = replace(dqn.DEBUG, reward="vlm", judge=settings(tmp_path).judge)
 
+    def run(folder, **how):
+        run = Run(tmp_path / folder, checkpoint_every=64, quiet=True, **how)
+        run.begin("dqn", config.to_json(wanted))
+        return run
+
+    dqn.train(wanted, run("whole"))
+    cut = run("cut", on_save=lambda step: (_ for _ in ()).throw(KeyboardInterrupt) if step == 128 else None)
+    with pytest.raises(KeyboardInterrupt):
+        dqn.train(wanted, cut)
+    dqn.train(wanted, run("cut", resume=True))
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k != "wall_s"} for row in read_metrics(tmp_path / name)]
+        for name in ("whole", "cut")
+    )
+    assert ours == theirs
+    assert ours[-1]["judge/frames"] == wanted.steps
+
+
+def test_a_judge_without_its_reward_is_told(tmp_path):
+    with pytest.raises(BadConfig, match="the reward is the world's own; add --reward vlm"):
+        worlds_for("cartpole", 1, replace(dqn.DEBUG, judge=Judging(backbone="truth")), tmp_path)
+
+
+def test_a_sheet_that_shows_other_pictures_than_training_is_refused(tmp_path):
+    sheet = tmp_path / "whole.toml"
+    sheet.write_text((SHEETS / "cartpole.toml").read_text().replace("rows = [160, 320]\n", ""))
+    with pytest.raises(
+        BadConfig, match=r"shows \[400, 600, 3\] of cartpole while training, and scenes are \[160, 600, 3\]"
+    ):
+        audit(Config(backbone="truth", sheet=str(sheet), frames=20))
+    with pytest.raises(BadConfig, match="--held-out must be above 0"):
+        audit(Config(held_out=0.0))
+
+
+def test_an_audits_frames_are_held_out_and_all_different(tmp_path):
     frames, truths = gathered(SHEET, Config(frames=40))
     assert all(share_of(frame) < 0.1 for frame in frames)
     assert len({frame.tobytes() for frame in frames}) == 40

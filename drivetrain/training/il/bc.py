@@ -26,6 +26,7 @@ from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import spec_of, with_options
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
+from drivetrain.models.reader import UNSAID
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, EXPERT_WORDS, Sample, Spec
 from drivetrain.training.start import finished, start_from
@@ -60,7 +61,7 @@ CHECK_BATCHES = 8
 def losses(policy: Driver, batch: Sample, smoothing: float = 0.0, words: float = 0.0) -> dict[str, Tensor]:
     """The negative log-likelihood of the demonstrator's actions, over the steps that are no padding; and of its words."""
     wanted = transforms.apply(policy.transforms, batch)[ACTION]
-    said = batch[EXPERT_WORDS] if words else None
+    said = torch.where(batch["valid"], batch[EXPERT_WORDS], UNSAID) if words else None
     seen, _, unsaid = policy.features_and_words(
         {key: batch[key] for key in policy.keys}, policy.initial(len(wanted)), batch["is_first"], said
     )  # [B, T, D]
@@ -102,10 +103,17 @@ def begin(config: Config, data: Episodes) -> Driver:
     sentences = data.spec.features[EXPERT_WORDS].names if EXPERT_WORDS in data.spec.features else ()
     _refuse(config, spec, sentences)
     if config.policy:
-        return start_from(config.policy, spec).train()
+        policy = start_from(config.policy, spec).train()
+        known = policy.reader.sentences if policy.reader is not None else ()
+        if config.words and tuple(known) != tuple(sentences):
+            raise BadConfig(
+                f"BadConfig: {config.policy} can say {len(known) or 'no'} sentences, and {config.dataset} has others to learn; "
+                "leave --words out, or begin anew with --backbone"
+            )
+        return policy
     head = ("categorical" if spec.discrete else "deterministic") if config.head == "auto" else config.head
     changes = transforms.from_statistics(spec, data.statistics())
-    return build_policy(spec, config.network, head, changes, sentences)
+    return build_policy(spec, config.network, head, changes, sentences).train()
 
 
 def _refuse(config: Config, spec: Spec, sentences: Sequence[str]) -> None:

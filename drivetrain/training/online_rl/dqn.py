@@ -25,7 +25,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
+from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
 from drivetrain.training.start import start_from
 
 
@@ -144,6 +144,7 @@ def train(config: Config, run: Run) -> Driver:
     )
     explorer = Explorer(worlds, replay, config, random)
     parts = {"policy": policy, "target": target, "optimizer": optimizer, "replay": replay, "random": random}
+    parts |= taught_by(worlds)
     for step in run.steps(config.steps, by=config.train_every, **parts):
         if run.fresh:
             explorer.rebuild(policy, step)

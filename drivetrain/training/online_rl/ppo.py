@@ -35,7 +35,7 @@ from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
+from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
 from drivetrain.training.start import finished, start_from
 
 
@@ -305,6 +305,7 @@ def train(config: Config, run: Run) -> Driver:
     scale = RewardScale(config.worlds, config.gamma)
     actor = Actor(worlds, config, scale, random, first)
     parts = {"policy": policy, "value": value, "optimizer": optimizer, "scale": scale, "random": random}
+    parts |= taught_by(worlds) | ({"first": first} if first else {})
     for step in run.steps(config.steps, by=config.batch, **parts):
         if run.fresh:
             actor.rebuild(policy, step)

@@ -26,7 +26,7 @@ from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, worlds_for
+from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
 from drivetrain.training.start import start_from
 
 
@@ -210,7 +210,8 @@ def train(config: Config, run: Run) -> Driver:
         length=config.length if policy.recurrent else 1,
     )
     explorer = Explorer(worlds, replay, config, random)
-    for step in run.steps(config.steps, by=config.worlds, **learner.parts(), replay=replay, random=random):
+    parts = {**learner.parts(), "replay": replay, "random": random, **taught_by(worlds)}
+    for step in run.steps(config.steps, by=config.worlds, **parts):
         if run.fresh:
             explorer.rebuild(policy, step)
         explorer.step(policy, at_random=step < config.warmup and not config.policy)
