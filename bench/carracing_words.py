@@ -20,7 +20,7 @@ import torch
 
 from drivetrain import stats
 from drivetrain.checkpoint import load_policy
-from drivetrain.envs.carracing import FPS, ORDERS
+from drivetrain.envs.carracing import ORDERS
 from drivetrain.envs.words import make_env, with_options
 from drivetrain.envs.worlds import stack
 from drivetrain.experts.carracing import (
@@ -36,7 +36,7 @@ from drivetrain.experts.carracing import (
 
 TRACKS = 90_000
 TRIALS, BEFORE_S, AFTER_S, SETTLED_S, STANDS_MPS = 40, 3.0, 6.0, 3.0, 1.0
-LAPS, SPEAKS_EVERY, LANES = 16, 10, 8
+LAPS, SPEAKS_HZ, LANES = 16, 2.5, 8
 BEND_MARGIN_RAD, PACE_MARGIN_MPS = 0.1, 5.0
 
 
@@ -87,7 +87,7 @@ def trials(policy: Any, shown: Sequence[str], seeds: Sequence[int]) -> list[dict
     """The car drives on, then hears an order: its speed and place once it has had time, and when it stood."""
     env = with_options(policy.spec.env, order="drive")
     lanes = Lanes(policy, env, seeds)
-    per_s = FPS / 2
+    per_s = policy.spec.fps
     found: dict[str, list[np.ndarray]] = {"speed_mps": [], "left_m": []}
     stood_s = np.full(len(seeds), np.inf)
     for step in range(round((BEFORE_S + AFTER_S) * per_s)):
@@ -130,54 +130,67 @@ def by_order(names: Sequence[str], rows: Sequence[dict[str, float]]) -> dict[str
 
 
 def commentary(policy: Any) -> dict[str, Any]:
-    """Each claim against the truth of the track, the speed, and what it does itself; and with pictures dealt to others."""
-    rows: list[tuple[int, int, int, int, float, float]] = []
-    words: dict[str, list[str]] = {"seen": [], "shuffled": []}
-    names = list(DEEDS)
+    """Each claim against the truth of the track, the speed, and what it does itself; and said to pictures of other moments."""
+    rows: list[dict[str, Any]] = []
     for at in range(0, LAPS, LANES):
         lanes, step = Lanes(policy, policy.spec.env, range(TRACKS + at, TRACKS + at + LANES)), 0
         while not lanes.over.all():
-            now, told = stack(lanes.seen), lanes.told()
-            alive = ~lanes.over
+            now, told, alive = stack(lanes.seen), lanes.told(), ~lanes.over
             action = lanes.step()
             step += 1
-            if step % SPEAKS_EVERY:
+            if step % round(policy.spec.fps / SPEAKS_HZ):
                 continue
-            pictures, texts = policy.looked_at({key: torch.from_numpy(value)[:, None] for key, value in now.items()})
-            said = policy.reader.say(pictures, texts)
-            blind = policy.reader.say(pictures.roll(1, 0), texts)
             course, pace = seen(told)
             labels = np.array(policy.spec.action.names)[action] if policy.spec.discrete else in_a_word(action)
             for i in np.flatnonzero(alive):
-                bend, speed = float(bend_rad(told)[i]), float(told["privileged.speed_mps"][i])
-                rows.append((int(course[i]), int(pace[i]), names.index(labels[i]), int(i), bend, speed))
-                words["seen"].append(said[i])
-                words["shuffled"].append(blind[i])
-    return {how: checked(said, rows) for how, said in words.items()}
+                truth = int(course[i]), int(pace[i]), list(DEEDS).index(labels[i])
+                about = {
+                    "lap": at + int(i),
+                    "truth": truth,
+                    "bend": bend_rad(told)[i],
+                    "speed": told["privileged.speed_mps"][i],
+                }
+                rows.append({**about, "observation": {key: value[i] for key, value in now.items()}})
+    dealt = np.random.default_rng(0).permutation(len(rows))
+    said = [spoken(policy, [rows[i]["observation"] for i in order]) for order in (np.arange(len(rows)), dealt)]
+    return {"seen": checked(said[0], rows), "shuffled": checked(said[1], rows)}
 
 
-def checked(said: Sequence[str], rows: Sequence[tuple[int, int, int, int, float, float]]) -> dict[str, Any]:
-    known = [SENTENCES.index(text) if text in SENTENCES else -1 for text in said]
-    claims = np.array([np.unravel_index(max(k, 0), (len(COURSES), len(PACES), len(DEEDS))) for k in known])
-    claims[np.array(known) < 0] = -1
-    truth = np.array([row[:3] for row in rows])
-    bends, speeds = (np.array([row[k] for row in rows]) for k in (4, 5))
+def spoken(policy: Any, observations: Sequence[dict[str, np.ndarray]]) -> list[str]:
+    found: list[str] = []
+    for at in range(0, len(observations), 32):
+        batch = stack(observations[at : at + 32])
+        found += policy.reader.say(*policy.looked_at({k: torch.from_numpy(v)[:, None] for k, v in batch.items()}))
+    return found
+
+
+def checked(said: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares of laps, whose mean has the interval: statements of one lap are no independent ones."""
+    known = np.array([SENTENCES.index(text) if text in SENTENCES else -1 for text in said])
+    claims = np.stack(np.unravel_index(known.clip(0), (len(COURSES), len(PACES), len(DEEDS))), 1)
+    claims[known < 0] = -1
+    truth, laps = np.array([row["truth"] for row in rows]), np.array([row["lap"] for row in rows])
+    bends, speeds = (np.array([float(row[key]) for row in rows]) for key in ("bend", "speed"))
     borders = [border for border in PACES.values() if np.isfinite(border)]
     clear = {
         "bend": np.abs(np.abs(bends) - BEND_RAD) > BEND_MARGIN_RAD,
         "pace": np.all([np.abs(speeds - border) > PACE_MARGIN_MPS for border in borders], 0),
         "deed": np.ones(len(rows), dtype=bool),
     }
-    found: dict[str, Any] = {"statements": len(rows), "well formed": float(np.mean(np.array(known) >= 0))}
+    found: dict[str, Any] = {"statements": len(rows), "well formed": float(np.mean(known >= 0))}
     for column, (what, decided) in enumerate(clear.items()):
         right = claims[:, column] == truth[:, column]
-        commonest = np.bincount(truth[decided, column]).max() / decided.sum()
         found[what] = {
-            "right": stats.wilson(int(right[decided].sum()), int(decided.sum())).to_json(),
-            "right, borderline ones too": stats.wilson(int(right.sum()), len(right)).to_json(),
-            "commonest": float(commonest),
+            "right": by_lap(right[decided], laps[decided]),
+            "right, borderline ones too": by_lap(right, laps),
+            "commonest": float(np.bincount(truth[decided, column]).max() / decided.sum()),
         }
     return found
+
+
+def by_lap(right: np.ndarray, laps: np.ndarray) -> dict[str, Any]:
+    said = stats.summary([float(right[laps == lap].mean()) for lap in np.unique(laps)])
+    return {"value": said.mean, "low": said.low, "high": said.high}
 
 
 def speed(policy: Any, decisions: int = 2_000) -> dict[str, Any]:

@@ -17,60 +17,30 @@ Every result lies in bench/results/judges/PART.json with its commands and second
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parts import Log, main, minutes
+
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS = HERE / "results" / "judges", Path("runs/judges")
-PROGRAM = [sys.executable, "-m", "drivetrain"]
 SEED, EPISODES = 95_000, 100
 READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency"]
 SHORT, LONG = 1_600, 4_500  # gradient steps
 DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
 SHIPPED = "tiny-git"
-
-
-@dataclass
-class Log:
-    commands: list[dict[str, Any]] = field(default_factory=list)
-
-    def run(self, *words: str, allowed: tuple[int, ...] = (0,)) -> str:
-        start = time.perf_counter()
-        done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False)
-        if done.returncode not in allowed:
-            raise SystemExit(f"drivetrain {' '.join(words)}\n{done.stderr}")
-        seconds = round(time.perf_counter() - start, 1)
-        self.commands.append({"command": " ".join(["drivetrain", *words]), "seconds": seconds})
-        print(f"{seconds:8.1f} s  drivetrain {' '.join(words)}", flush=True)
-        return done.stdout
-
-
-def trained(log: Log, name: str, *words: str) -> Path:
-    run = RUNS / name
-    more = ["--resume"] if (run / "config.json").exists() else []
-    if not (run / "report.md").exists():
-        log.run("train", *words, "--output-dir", str(run), "--quiet", *more)
-    return run
-
-
-def seconds_of(run: Path) -> float:
-    return float(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["wall_s"])
+ANYWAY = "--judge.anyway"
 
 
 def read(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
     """A judge from nothing, and its audit by its own generated words, to a tenth of a degree."""
 
     def part(log: Log) -> dict[str, Any]:
-        run = trained(log, name, *READ, *more)
-        return {"minutes": seconds_of(run) / 60, "audit": audited(log, str(run), "cartpole-tenths")}
+        run = log.train(RUNS / name, *READ, *more)
+        return {"minutes": minutes(run), "audit": audited(log, str(run), "cartpole-tenths")}
 
     return part
 
@@ -82,7 +52,9 @@ def audited(log: Log, backbone: str, sheet: str) -> dict[str, Any]:
     within = [abs(t) <= 12 for t in said["truths"].get("tilt", [])]
     answers = said["rows"]["answers"].get("tilt", [])
     pairs = [
-        (a, t) for a, t, near in zip(answers, said["truths"].get("tilt", []), within, strict=True) if near and a == a
+        (a, t)
+        for a, t, near in zip(answers, said["truths"].get("tilt", []), within, strict=True)
+        if near and a is not None
     ]
     kept = ("judge", "frames", "questions", "reward", "disturbed", "verdict", "seconds_per_1000", "unread")
     found = {key: said[key] for key in kept}
@@ -93,15 +65,13 @@ def audited(log: Log, backbone: str, sheet: str) -> dict[str, Any]:
 
 
 def audits(log: Log) -> dict[str, Any]:
+    """By sheet, the verdict on each judge; those made here stand on their own runs."""
     judges = {"cartpole": [SHIPPED, "tiny-llava", "constant:45", "constant:5", "random"],
-              "carracing": [SHIPPED, "tiny-llava", "constant:0.5", "random"]}  # fmt: skip
-    found = {
-        sheet: {judge: audited(log, judge, sheet)["verdict"] for judge in names} for sheet, names in judges.items()
-    }
-    for name in ("plain", "read-0"):
-        if (RUNS / name / "report.md").exists():
-            found["cartpole"][name] = audited(log, str(RUNS / name), "cartpole-tenths")["verdict"]
-    return found
+              "carracing": [SHIPPED, "tiny-llava", "constant:0.5", "random"],
+              "cartpole-tenths": [str(RUNS / "plain"), str(RUNS / "read-0")]}  # fmt: skip
+    log.train(RUNS / "read-0", *READ, "--steps", str(SHORT), "--seed", "0")
+    log.train(RUNS / "plain", *READ, "--steps", str(SHORT), "--difficulty", "1")
+    return {sheet: {judge: audited(log, judge, sheet)["verdict"] for judge in names} for sheet, names in judges.items()}
 
 
 def speed(log: Log) -> dict[str, Any]:
@@ -125,10 +95,12 @@ def taught(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
     """DQN by a judge; the reward and the end of the world are hidden from it."""
 
     def part(log: Log) -> dict[str, Any]:
-        run = trained(log, name, *DQN, *more)
+        if "--reward" in more and ANYWAY not in more:
+            log.run("audit", "--backbone", more[more.index("--backbone") + 1], "--env", "cartpole")
+        run = log.train(RUNS / name, *DQN, *more)
         last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         judged = {key: value for key, value in last.items() if key.startswith("judge/")}
-        return {"minutes": seconds_of(run) / 60, **evaluated(log, run), **judged}
+        return {"minutes": minutes(run), **evaluated(log, run), **judged}
 
     return part
 
@@ -137,7 +109,6 @@ def by(judge: str, seed: int, *more: str) -> list[str]:
     return ["--reward", "vlm", "--backbone", judge, "--seed", str(seed), *more]
 
 
-ANYWAY = "--judge.anyway"
 PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"read-{seed}": read(f"read-{seed}", "--steps", str(SHORT), "--seed", str(seed)) for seed in range(3)},
     "plain": read("plain", "--steps", str(SHORT), "--difficulty", "1"),
@@ -154,34 +125,5 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
 }
 
 
-def do(name: str) -> None:
-    path = RESULTS / f"{name}.json"
-    if path.exists():
-        return
-    log = Log()
-    found = PARTS[name](log)
-    path.write_text(json.dumps({**found, "commands": log.commands}, indent=1) + "\n")
-    print(f"{name}: done", flush=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART")
-    parser.add_argument("--list", action="store_true", help="name the parts, and which are done")
-    parser.add_argument("--workers", type=int, default=1, help="parts at a time")
-    options = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    if unknown := [name for name in options.parts if name not in PARTS]:
-        print(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
-    if options.list:
-        for name in PARTS:
-            print(f"{name:<20} {'done' if (RESULTS / f'{name}.json').exists() else ''}")
-        return 0
-    with ThreadPoolExecutor(options.workers) as pool:
-        list(pool.map(do, options.parts or PARTS))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__ or "", PARTS, RESULTS))

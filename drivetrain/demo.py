@@ -26,7 +26,7 @@ from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.il import dagger
 
-ENV, EXPERT, BACKBONE = "carracing:repeat=2", "carracing", "tiny-git"
+ENV, EXPERT, BACKBONE = "carracing", "carracing", "tiny-git"
 PROMPT = "What should the vehicle do in this scenario?"
 SHIPPED = "carracing-git"  # the same training, longer
 FIRST_SEED = 70_000  # of the evaluation; the settings here were chosen on others
@@ -36,10 +36,10 @@ FIRST_SEED = 70_000  # of the evaluation; the settings here were chosen on other
 class Config:
     output_dir: str = "runs/demo"  # data/, drive/, drive.mp4 and report.md go here
     episodes: int = 4  # tracks of the evaluation, for each driver
-    demonstrations: int = 14  # laps of the expert
+    demonstrations: int = 8  # laps of the expert
     steps: int = 900  # gradient steps
     rounds: int = 2  # of learning; before the second the model drives and is corrected
-    laps: int = 10  # that it drives for that
+    laps: int = 5  # that it drives for that
     threads: int = 0  # processor threads for torch; 0 takes all
     seed: int = 0
 

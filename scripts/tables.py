@@ -246,8 +246,10 @@ def obeyed() -> list[list[str]]:
 
 def commented() -> list[list[str]]:
     rows = []
-    for kind, found in wheel("commentary").items():
-        for what in ("bend", "pace", "deed") if kind != "commands" else ():
+    found_all = wheel("commentary")
+    for kind in ("discrete", "continuous") if found_all else ():
+        found = found_all[kind]
+        for what in ("bend", "pace", "deed"):
             mine, blind = found["seen"][what], found["shuffled"][what]
             cells = [f"{100 * mine[k]['value']:.0f}%" for k in ("right", "right, borderline ones too")]
             rows.append(
