@@ -114,7 +114,8 @@ def captions(log: Log) -> dict[str, Any]:
 
 def noise(log: Log) -> dict[str, Any]:
     """The same policy, its prompt replaced by words that mean nothing here."""
-    return judge(log, imitated(log, "discrete", 0), 40, "--prompt", NOISE)
+    run = imitated(log, "discrete", 0)
+    return judge(log, run, 40, "--prompt", NOISE, against=run)
 
 
 def obedient(log: Log) -> dict[str, Any]:

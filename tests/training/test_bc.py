@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import hub
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,10 @@ from drivetrain import checkpoint, config
 from drivetrain.data.episodes import Episodes
 from drivetrain.envs.rollout import rollout
 from drivetrain.envs.words import make_env
-from drivetrain.errors import BadData, SpecMismatch
+from drivetrain.errors import BadConfig, BadData, SpecMismatch
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run, read_metrics
-from drivetrain.sample import ACTION, FRONT, STATE, Feature, Spec
+from drivetrain.sample import ACTION, EXPERT_WORDS, FRONT, STATE, Feature, Spec
 from drivetrain.training.il import bc
 from drivetrain.training.il.bc import Config, losses, tensors
 from drivetrain.transforms import Normalise, Rescale
@@ -181,3 +182,84 @@ def test_data_of_another_world_is_refused(toy_worlds, tmp_path):
         trained(replace(NUMBERS, dataset="shown", env="identity", policy=str(tmp_path / "first")), tmp_path / "second")
     with pytest.raises(BadData):
         bc.open_data(replace(NUMBERS, dataset=str(tmp_path / "nowhere")))
+
+
+@pytest.fixture(scope="module")
+def git(tmp_path_factory):
+    """A small GIT in the hub's layout; as the published one it has dropout."""
+    return str(hub.git(tmp_path_factory.mktemp("hub") / "git"))
+
+
+def reading(git, **more):
+    eyes = Network(hidden=(16,), activation="relu", backbone=git, **more)
+    return Config(
+        dataset="fake", env="cartpole-pixels", steps=6, batch_size=4, check_every=3, held_out=0.25, network=eyes
+    )
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_backbone_learns_and_resumes_to_the_same_bits(git, tune, tmp_path):
+    wanted = reading(git, tune=tune)
+
+    def run(folder, **how):
+        run = Run(tmp_path / folder, checkpoint_every=2, quiet=True, **how)
+        run.begin("bc", config.to_json(wanted))
+        return run
+
+    whole = bc.train(wanted, run("whole")).state_dict()
+    cut = run("cut", on_save=lambda step: (_ for _ in ()).throw(KeyboardInterrupt) if step == 2 else None)
+    with pytest.raises(KeyboardInterrupt):
+        bc.train(wanted, cut)
+    again = bc.train(wanted, run("cut", resume=True)).state_dict()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    parts = {path.name for path in (tmp_path / "cut" / "model").iterdir()}
+    assert {"head.safetensors", "head.json"} <= parts
+    assert ("adapter_config.json" in parts) == (tune == "lora")
+
+
+def test_words_are_learned_in_the_same_pass(git, toy_worlds, tmp_path):
+    """A sentence for each frame that the picture decides: its loss falls, and the policy says it."""
+    random = np.random.default_rng(0)
+    shade = random.integers(0, 2, 60)
+    pictures = np.broadcast_to((40 + 170 * shade).astype(np.uint8)[:, None, None, None], (60, 32, 32, 3)).copy()
+    names = ("turn left", "turn right")
+    spec = Spec(
+        {
+            FRONT: Feature((32, 32, 3), "uint8", colour="rgb"),
+            ACTION: Feature((), "int64", names=("left", "right"), choices=2),
+            EXPERT_WORDS: Feature((), "int64", names=names, choices=2),
+        },
+        "what should the vehicle do",
+    )
+    data = Episodes(spec, {FRONT: pictures, ACTION: shade, EXPERT_WORDS: shade}, [30, 30])
+    wanted = replace(reading(git), dataset="shades", env="", words=1.0, lr=3e-3)
+    torch.manual_seed(0)
+    policy = bc.begin(wanted, data)
+    optimizer = bc.optimiser(policy, wanted)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, 1)
+    losses = []
+    for step in range(40):
+        batch = tensors(data.batch(16, at=step, seed=0))
+        losses.append(bc.improve(policy, optimizer, schedule, batch, wanted))
+    assert losses[-1]["loss/words"] < 0.2 * losses[0]["loss/words"]
+    assert float(losses[-1]["loss"]) == pytest.approx(
+        float(losses[-1]["loss/words"] + losses[-1]["loss/action"]), abs=1e-5
+    )
+    shown = torch.from_numpy(pictures[:8])[:, None]
+    said = policy.eval().reader.say(*policy.looked_at({FRONT: shown}))
+    assert said == [names[i] for i in shade[:8]]
+
+
+def test_words_that_cannot_be_learned_are_refused(git, tmp_path):
+    spec = Spec({FRONT: Feature((32, 32, 3), "uint8", colour="rgb"), ACTION: Feature((), "int64", choices=2)}, "go")
+    data = Episodes(spec, {FRONT: np.zeros((4, 32, 32, 3), np.uint8), ACTION: np.zeros(4, np.int64)}, [2, 2])
+    with pytest.raises(BadConfig, match=r"has no expert\.words to learn"):
+        bc.begin(replace(reading(git), env="", words=1.0), data)
+    told = replace(spec, features={**spec.features, EXPERT_WORDS: Feature((), "int64", names=("a", "b"), choices=2)})
+    worded = Episodes(told, {**data.arrays, EXPERT_WORDS: np.zeros(4, np.int64)}, [2, 2])
+    with pytest.raises(BadConfig, match="words are learned by a vision-language model"):
+        bc.begin(replace(reading(git), env="", words=1.0, network=SMALL), worded)
+    plain = bc.begin(replace(reading(git), env="", network=SMALL), worded)
+    checkpoint.save(tmp_path, 1, {"policy": plain})
+    with pytest.raises(BadConfig, match="can say no sentences, and fake has others to learn"):
+        bc.begin(replace(reading(git), env="", words=1.0, policy=str(tmp_path)), worded)
