@@ -37,6 +37,7 @@ WAYS = {
     "yes": "the probability of yes against no",
     "log_yes": "the logarithm of that",
     "rating": "the expected rating from 1 to 10",
+    "choice": "which of `choices`, by their probabilities: 0 is the first, 1 the last",
     "preference": "the probability that the second of two pictures, the reference first, is the better one",
     "similarity": "how much nearer the picture is to `goal` than to `baseline`, for CLIP-style models",
 }
@@ -51,6 +52,7 @@ class Ask:
     truth: str = ""
     reworded: tuple[str, ...] = ()
     numbers: tuple[int, int] = (-30, 30)  # of `expected`, and of a judge that guesses
+    choices: tuple[str, ...] = ()  # of `choice`, in their order
     reference: str = ""  # of `preference`: a picture file
     goal: str = ""  # of `similarity`
     baseline: str = ""
@@ -125,6 +127,8 @@ def sheet_of(said: dict[str, Any], where: str) -> Sheet:
             raise UnknownName("way to read an answer", ask.way, WAYS)
         if ask.way == "similarity" and not (ask.goal and ask.baseline):
             raise BadConfig(f"BadConfig: {where}: [ask.{name}] needs a goal and a baseline, two texts")
+        if ask.way == "choice" and len(ask.choices) < 2:
+            raise BadConfig(f"BadConfig: {where}: [ask.{name}] needs choices, two or more texts in their order")
         if ask.way == "preference" and not Path(ask.reference).is_file():
             raise BadConfig(
                 f"BadConfig: {where}: [ask.{name}] needs a reference, a picture file; got {ask.reference!r}"
@@ -162,7 +166,7 @@ def made(kind: type[Any], said: Any, where: str) -> Any:
         if name == "numbers":
             pair = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
             fits, wanted = pair and value[0] < value[1], "[least, most]"
-        elif name == "reworded":
+        elif name in ("reworded", "choices"):
             fits, wanted = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of texts"
         else:
             fits, wanted = isinstance(value, str), "a text"

@@ -85,6 +85,11 @@ class Asked:
             scores = self.vlm.score(frames, ask.prompt, [str(n) for n in numbers])
             values = scores.softmax(-1) @ torch.tensor(numbers, dtype=scores.dtype, device=scores.device)
             return [Answer(f"{value:.2f}", float(value)) for value in values.tolist()]
+        if ask.way == "choice":
+            chances = self.vlm.score(frames, ask.prompt, ask.choices).softmax(-1)
+            places = torch.linspace(0, 1, len(ask.choices), dtype=chances.dtype, device=chances.device)
+            likeliest = chances.argmax(-1).tolist()
+            return [Answer(ask.choices[i], float(v)) for i, v in zip(likeliest, chances @ places, strict=True)]
         choices = ["first", "second"] if ask.way == "preference" else ["no", "yes"]
         log_chances = self.vlm.score(frames, ask.prompt, choices).log_softmax(-1)[:, 1]
         found = log_chances if ask.way == "log_yes" else log_chances.exp()
@@ -164,7 +169,7 @@ class Guess:
     name: str = "random"
 
     def __call__(self, ask: Ask, frames: np.ndarray, truth: np.ndarray | None) -> list[Answer]:
-        low, high = (0, 1) if ask.way in ("yes", "log_yes", "preference", "similarity") else ask.numbers
+        low, high = ask.numbers if ask.way in ("number", "expected", "rating") else (0, 1)
         shares = [int(digest(frame, ask.prompt)[:8], 16) / 0xFFFFFFFF for frame in frames]
         return [Answer(f"{low + share * (high - low):.2f}", low + share * (high - low)) for share in shares]
 

@@ -138,20 +138,27 @@ def test_the_seeds_own_model_is_answered_with_the_id_that_works():
         open_answerer("constant:banana")
 
 
-@pytest.mark.parametrize("way", ["number", "expected", "yes", "log_yes", "rating", "preference"])
+@pytest.mark.parametrize("way", ["number", "expected", "yes", "log_yes", "rating", "choice", "preference"])
 def test_a_model_in_the_hubs_layout_is_asked_in_every_way(way, tmp_path):
     picture = tmp_path / "reference.png"
     Image.fromarray(FRAMES[0]).save(picture)
     answerer = open_answerer(str(hub.llava(tmp_path / "llava")))
     assert isinstance(answerer, Asked)
-    ask = Ask("how many degrees is the pole", way, numbers=(0, 3), reference=str(picture))
+    ask = Ask("how many degrees is the pole", way, numbers=(0, 3), reference=str(picture), choices=("left", "right"))
     together = answerer(ask, FRAMES, None)
     alone = [answerer(ask, frame[None], None)[0] for frame in FRAMES]
     assert len(together) == 5
     for one, other in zip(together, alone, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-4, nan_ok=True)
     values = np.array([answer.value for answer in together])
-    bounds = {"expected": (0, 3), "yes": (0, 1), "preference": (0, 1), "rating": (1, 10), "log_yes": (-99, 0)}
+    bounds = {
+        "expected": (0, 3),
+        "yes": (0, 1),
+        "choice": (0, 1),
+        "preference": (0, 1),
+        "rating": (1, 10),
+        "log_yes": (-99, 0),
+    }
     if way in bounds:
         low, high = bounds[way]
         assert ((low <= values) & (values <= high)).all()
