@@ -125,11 +125,16 @@ def evaluate(actor: Actor, env: str, config: Config, **about: Any) -> Result:
         about.get("checkpoint", ""),
         about.get("step", -1),
         tuple(r.info["score"] for r in rows if "score" in r.info),
-        tuple(bool(r.info["lap_finished"]) for r in rows if "lap_finished" in r.info),
+        laps(env, rows),
         threshold(env),
         getattr(actor, "unread", 0),
         getattr(actor, "asked", 0),
     )
+
+
+def laps(env: str, rows: Sequence[Episode]) -> tuple[bool, ...]:
+    """Whether each episode was a whole lap; Gymnasium's CarRacing says nothing where time ran out."""
+    return tuple(bool(r.info.get("lap_finished")) for r in rows) if split_name(env)[0].startswith("carracing") else ()
 
 
 def threshold(env: str) -> float | None:
