@@ -4,9 +4,10 @@
     python bench/carracing_policy.py discrete-0        one part, with what it stands on; `--list` names them
     python bench/carracing_policy.py --workers 2       two parts at a time, on one core each
 
-Every part is a handful of `drivetrain` commands with one thread. Returns are those of Gymnasium's own environment on tracks
-from seed 90,000 on, which no training draws and nothing was chosen on, at the last checkpoint. Runs go to runs/carracing/,
-and each part to bench/results/carracing_policy/PART.json with its commands and the seconds each took.
+Every part is a handful of `drivetrain` commands with one thread. Returns are on tracks from seed 90,000 on, which no training
+draws and nothing was chosen on, at the last checkpoint; those over 40 tracks or more are in Gymnasium's own drawing, those over
+30 in ours, which has the same pixels. Runs go to runs/carracing/, and each part to bench/results/carracing_policy/PART.json with
+its commands and the seconds each took.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from parts import Log, main, minutes
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "carracing_policy"
 RUNS, DATA = Path("runs/carracing"), Path("data")
-TRACKS, MANY, SOME = 90_000, 100, 30
+TRACKS, MANY, EACH, SOME = 90_000, 100, 40, 30
 PROMPT = "What should the vehicle do in this scenario?"
 NOISE = "Banana trousers under the quiet tax of seven umbrellas."
 
@@ -39,7 +40,9 @@ PPO = ["--env", ENVS["discrete"], "--worlds", "8", "--rollout", "128", "--miniba
 
 
 def judge(log: Log, who: Path | str, tracks: int, *flags: str, against: Path | str = "") -> dict[str, Any]:
+    """In Gymnasium's own drawing where the tracks are many, else in ours, which has the same pixels."""
     more = ["--against", str(against)] if against else []
+    more += ["--fast"] if tracks < MANY and tracks != EACH else []
     said = json.loads(
         log.run("eval", str(who), "--episodes", str(tracks), "--seed", str(TRACKS), "--json", *more, *flags)
     )
@@ -68,7 +71,7 @@ def imitated(log: Log, kind: str, seed: int, *eyes: str, name: str = "") -> Path
 def main_result(kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
         run = imitated(log, kind, seed)
-        tracks = MANY if seed == 0 else 40
+        tracks = MANY if seed == 0 else EACH
         return {"minutes": minutes(run), **judge(log, run, tracks)}
 
     return part
@@ -115,7 +118,7 @@ def captions(log: Log) -> dict[str, Any]:
 def noise(log: Log) -> dict[str, Any]:
     """The same policy, its prompt replaced by words that mean nothing here."""
     run = imitated(log, "discrete", 0)
-    return judge(log, run, 40, "--prompt", NOISE, against=run)
+    return judge(log, run, SOME, "--prompt", NOISE, against=run)
 
 
 def obedient(log: Log) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def rescued(log: Log) -> dict[str, Any]:
     flags = [*EYES, *HEADS["discrete"], "--steps", "900", "--lr", "6e-4"]
     start = log.train(RUNS / "early", "bc", "--dataset", str(data), *flags)
     run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO, "--steps", "307200")
-    return {"minutes": minutes(run), **moved(run), **judge(log, run, 40, against=start)}
+    return {"minutes": minutes(run), **moved(run), **judge(log, run, EACH, against=start)}
 
 
 def moved(run: Path) -> dict[str, Any]:
