@@ -6,7 +6,7 @@
 
 Every part is a handful of `drivetrain` commands with one thread. Returns are on tracks from seed 90,000 on, which no training
 draws and nothing was chosen on, at the last checkpoint; those over 40 tracks or more are in Gymnasium's own drawing, those over
-30 in ours, which has the same pixels. Runs go to runs/carracing/, and each part to bench/results/carracing_policy/PART.json with
+30 in ours, which has the same pixels. Runs go to runs/carracing/, each part to bench/results/carracing_policy/PART.json with
 its commands and the seconds each took.
 """
 
