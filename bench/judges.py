@@ -10,7 +10,12 @@
     audits                the judges of this list, those that ship, and those that nobody should trust
     speed                 frames a second, one by one and together
     taught-0 .. taught-2  DQN on CartPole by a judge's reward and ends alone, everything else hidden; 40,000 steps
-    controls              the same learner under the true reward, the true readings, constant and shuffled judges
+    true-reward, oracle, constant-45, constant-5, shuffled, constant-5-visible
+                          the same learner under the true reward, the true readings, and judges that nobody should trust
+    ppo                   PPO on CartPole by the same judge
+    pendulum-judge, pendulum, pendulum-shuffled
+                          a judge of the pendulum's angle, SAC by it, and SAC by its answers to other frames
+    carracing             PPO on CarRacing, from nothing, by whether the car is on the road and gets on
 
 Every result lies in bench/results/judges/PART.json with its commands and seconds.
 """
@@ -31,6 +36,11 @@ SEED, EPISODES = 95_000, 100
 READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency"]
 SHORT, LONG = 1_600, 4_500  # gradient steps
 DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
+PENDULUM = ["pretrain", "--worlds", "pendulum", "--steps", "1500"]
+PPO = ["ppo", "--env", "cartpole", "--steps", "61440", "--worlds", "16"]
+CARRACING = ["ppo", "--env", "carracing:repeat=4", "--frame-stack", "2", "--steps", "81920", "--rollout", "128",
+             "--epochs", "4", "--lr", "3e-4", "--gamma", "0.99", "--gae-lambda", "0.95", "--entropy-weight", "0.01",
+             "--network.hidden", "256", "--network.activation", "relu"]  # fmt: skip
 SHIPPED = "tiny-git"
 ANYWAY = "--judge.anyway"
 
@@ -91,13 +101,49 @@ def evaluated(log: Log, run: Path, env: str = "cartpole") -> dict[str, Any]:
     return {"summary": said["result"]["summary"], "step": said["result"]["step"]}
 
 
+def pendulum_judge(log: Log) -> dict[str, Any]:
+    run = log.train(RUNS / "pendulum-judge", *PENDULUM)
+    return {"minutes": minutes(run), "audit": audited(log, str(run), "pendulum")}
+
+
+def by_the_pendulum(name: str, shuffled: bool) -> Callable[[Log], dict[str, Any]]:
+    """SAC on the pendulum; how fast it turns cannot be seen, so the judge pays for the angle alone."""
+
+    def part(log: Log) -> dict[str, Any]:
+        judge = log.train(RUNS / "pendulum-judge", *PENDULUM)
+        more = ["--backbone", f"shuffled:{judge}", ANYWAY] if shuffled else ["--backbone", str(judge)]
+        if not shuffled:
+            log.run("audit", "--backbone", str(judge), "--env", "pendulum")
+        run = log.train(RUNS / name, "sac", "--env", "pendulum", "--steps", "15000", "--reward", "vlm", *more)
+        return {"minutes": minutes(run), **evaluated(log, run, "pendulum")}
+
+    return part
+
+
+def on_the_road(log: Log) -> dict[str, Any]:
+    """PPO with a small CNN on CarRacing by the judge alone, beside itself before and a random driver."""
+    log.run("audit", "--backbone", SHIPPED, "--env", "carracing")
+    run = log.train(RUNS / "carracing", *CARRACING, "--reward", "vlm", "--backbone", SHIPPED)
+    found = {}
+    for other in ("untrained", "random"):
+        said = json.loads(
+            log.run("eval", str(run), "--episodes", "30", "--seed", str(SEED), "--fast", "--against", other, "--json")
+        )
+        found |= {
+            "trained": said["result"]["summary"],
+            other: said["against"]["summary"],
+            f"against {other}": said["paired"],
+        }
+    return {"minutes": minutes(run), **found}
+
+
 def taught(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
     """DQN by a judge; the reward and the end of the world are hidden from it."""
 
     def part(log: Log) -> dict[str, Any]:
         if "--reward" in more and ANYWAY not in more:
             log.run("audit", "--backbone", more[more.index("--backbone") + 1], "--env", "cartpole")
-        run = log.train(RUNS / name, *DQN, *more)
+        run = log.train(RUNS / name, *(DQN if name != "ppo" else PPO), *more)
         last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         judged = {key: value for key, value in last.items() if key.startswith("judge/")}
         return {"minutes": minutes(run), **evaluated(log, run), **judged}
@@ -121,6 +167,11 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     "constant-5": taught("constant-5", *by("constant:5", 0, ANYWAY)),
     "shuffled": taught("shuffled", *by(f"shuffled:{SHIPPED}", 0, ANYWAY)),
     "constant-5-visible": taught("constant-5-visible", *by("constant:5", 0, ANYWAY, "--judge.visible-ends")),
+    "ppo": taught("ppo", *by(SHIPPED, 0)),
+    "pendulum-judge": pendulum_judge,
+    "pendulum": by_the_pendulum("pendulum", shuffled=False),
+    "pendulum-shuffled": by_the_pendulum("pendulum-shuffled", shuffled=True),
+    "carracing": on_the_road,
     "speed": speed,
 }
 

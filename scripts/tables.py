@@ -332,7 +332,78 @@ def read(path: Path) -> dict[str, Any]:
     return said
 
 
-PAGES = {"README.md": tables, "docs/carracing.md": carracing_page}
+def judged(name: str) -> dict[str, Any]:
+    path = RESULTS / "judges" / f"{name}.json"
+    return read(path) if path.exists() else {}
+
+
+TAUGHT = {
+    "taught-0": "tiny-git, its own reward and ends, seed 0",
+    "taught-1": "the same, seed 1",
+    "taught-2": "the same, seed 2",
+    "oracle": "the truth by the same sheet",
+    "true-reward": "the world's own reward and ends",
+    "constant-45": "a judge that always says 45",
+    "constant-5": "a judge that always says 5",
+    "shuffled": "tiny-git's answers to other frames",
+    "constant-5-visible": "always 5, the world's own ends visible",
+    "ppo": "tiny-git again, and PPO instead of DQN",
+}
+
+
+def judges_page() -> str:
+    parts: list[str] = []
+    rows = []
+    for name, what in (("plain", "all scenes from the start"), *((f"read-{i}", f"curriculum, seed {i}") for i in range(3)),
+                       ("read-long", "curriculum, longer")):  # fmt: skip
+        if found := judged(name):
+            audit = found["audit"]
+            tilt, place = audit["questions"]["tilt"], audit["questions"]["position"]
+            blind = audit["disturbed"]["shuffled"]["tilt"]
+            rows.append([what, f"{found['minutes']:.1f}", f"{audit['tilt_error_within_12']:.2f}", shown(tilt["correlation"]),
+                         str(audit["distinct_on_200"]), f"{100 * tilt['unread']:.1f}%", f"{blind:+.2f}",
+                         f"{place['error']:.1f}", "fit" if audit["verdict"]["fit"] else "not fit"])  # fmt: skip
+    if rows:
+        head = ["training", "minutes", "tilt: error, degrees", "correlation", "distinct of 200", "unread", "shuffled", "cart: error, cm",
+                "audit"]  # fmt: skip
+        parts += [
+            "A new LLaVA of 1.4 million parameters learns to read CartPole, held-out frames, |tilt| up to 12 degrees.",
+            table(head, rows),
+        ]
+    rows = [[what, within(found["summary"], "mean", ".1f"), f"{found['minutes']:.1f}"] for name, what in TAUGHT.items()
+            if (found := judged(name))]  # fmt: skip
+    if rows:
+        parts += ["CartPole after 40,000 steps of DQN, everything but the judge hidden: the true return of 100 greedy episodes at the last "
+                  "checkpoint.", table(["taught by", "return, 95% interval", "minutes"], rows)]  # fmt: skip
+    rows = [[what, within(found["summary"], "mean", ".1f")] for name, what in
+            (("pendulum", "the judge's reading of the angle"), ("pendulum-shuffled", "its answers to other frames"))
+            if (found := judged(name))]  # fmt: skip
+    if rows:
+        parts += ["The pendulum after 15,000 steps of SAC.", table(["taught by", "return, 95% interval"], rows)]
+    if found := judged("carracing"):
+        rows = [[who, within(found[who], "mean", ".1f")] for who in ("trained", "untrained", "random")]
+        parts += [
+            "CarRacing after 81,920 steps of PPO by whether the car is on the road and gets on.",
+            table(["who", "return"], rows),
+        ]
+    if found := judged("audits"):
+        rows = [[sheet, judge.rpartition("/")[2], "fit" if said["fit"] else f"not fit: {said['why'][0]}"]
+                for sheet, judges in found.items() if sheet not in ("commands", "environment")
+                for judge, said in judges.items()]  # fmt: skip
+        parts += ["Who is fit to judge.", table(["sheet", "judge", "verdict"], rows)]
+    if found := judged("speed"):
+        rows = [[judge, f"{said['one_by_one_per_s']:.0f}", f"{said['together_per_s']:.0f}", f"{said['times']:.1f}"]
+                for judge, said in found.items() if judge not in ("commands", "environment")]  # fmt: skip
+        parts += ["Frames of CartPole judged a second, both questions, on one core.",
+                  table(["judge", "one by one", "together", "times"], rows)]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def shown(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{found['value']:.3f}"
+
+
+PAGES = {"README.md": tables, "docs/carracing.md": carracing_page, "docs/judges.md": judges_page}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
