@@ -124,17 +124,13 @@ def on_the_road(log: Log) -> dict[str, Any]:
     """PPO with a small CNN on CarRacing by the judge alone, beside itself before and a random driver."""
     log.run("audit", "--backbone", SHIPPED, "--env", "carracing")
     run = log.train(RUNS / "carracing", *CARRACING, "--reward", "vlm", "--backbone", SHIPPED)
-    found = {}
+    found: dict[str, Any] = {"minutes": minutes(run)}
     for other in ("untrained", "random"):
-        said = json.loads(
-            log.run("eval", str(run), "--episodes", "30", "--seed", str(SEED), "--fast", "--against", other, "--json")
-        )
-        found |= {
-            "trained": said["result"]["summary"],
-            other: said["against"]["summary"],
-            f"against {other}": said["paired"],
-        }
-    return {"minutes": minutes(run), **found}
+        flags = ["--episodes", "30", "--seed", str(SEED), "--fast", "--against", other, "--json"]
+        said = json.loads(log.run("eval", str(run), *flags))
+        found |= {"trained": said["result"]["summary"], other: said["against"]["summary"]}
+        found[f"against {other}"] = said["paired"]
+    return found
 
 
 def taught(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:

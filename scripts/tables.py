@@ -351,52 +351,80 @@ TAUGHT = {
 }
 
 
+READERS = {
+    "plain": "all scenes from the start",
+    "read-0": "curriculum, seed 0",
+    "read-1": "curriculum, seed 1",
+    "read-2": "curriculum, seed 2",
+    "read-long": "curriculum, longer",
+}
+
+
 def judges_page() -> str:
     parts: list[str] = []
-    rows = []
-    for name, what in (("plain", "all scenes from the start"), *((f"read-{i}", f"curriculum, seed {i}") for i in range(3)),
-                       ("read-long", "curriculum, longer")):  # fmt: skip
-        if found := judged(name):
-            audit = found["audit"]
-            tilt, place = audit["questions"]["tilt"], audit["questions"]["position"]
-            blind = audit["disturbed"]["shuffled"]["tilt"]
-            rows.append([what, f"{found['minutes']:.1f}", f"{audit['tilt_error_within_12']:.2f}", shown(tilt["correlation"]),
-                         str(audit["distinct_on_200"]), f"{100 * tilt['unread']:.1f}%", f"{blind:+.2f}",
-                         f"{place['error']:.1f}", "fit" if audit["verdict"]["fit"] else "not fit"])  # fmt: skip
-    if rows:
-        head = ["training", "minutes", "tilt: error, degrees", "correlation", "distinct of 200", "unread", "shuffled", "cart: error, cm",
-                "audit"]  # fmt: skip
-        parts += [
-            "A new LLaVA of 1.4 million parameters learns to read CartPole, held-out frames, |tilt| up to 12 degrees.",
-            table(head, rows),
-        ]
-    rows = [[what, within(found["summary"], "mean", ".1f"), f"{found['minutes']:.1f}"] for name, what in TAUGHT.items()
-            if (found := judged(name))]  # fmt: skip
-    if rows:
-        parts += ["CartPole after 40,000 steps of DQN, everything but the judge hidden: the true return of 100 greedy episodes at the last "
-                  "checkpoint.", table(["taught by", "return, 95% interval", "minutes"], rows)]  # fmt: skip
-    rows = [[what, within(found["summary"], "mean", ".1f")] for name, what in
-            (("pendulum", "the judge's reading of the angle"), ("pendulum-shuffled", "its answers to other frames"))
-            if (found := judged(name))]  # fmt: skip
-    if rows:
+    if rows := readers():
+        head = ["training", "minutes", "tilt: error, degrees", "correlation", "distinct of 200", "unread", "shuffled"]
+        said = (
+            "A new LLaVA of 1.4 million parameters learns to read CartPole; held-out frames, |tilt| up to 12 degrees."
+        )
+        parts += [said, table([*head, "cart: error, cm", "audit"], rows)]
+    if rows := returns(TAUGHT):
+        said = (
+            "CartPole, everything but the judge hidden: the true return of 100 greedy episodes at the last checkpoint."
+        )
+        parts += [said, table(["taught by", "return, 95% interval"], rows)]
+    pendulum = {"pendulum": "the judge's reading of the angle", "pendulum-shuffled": "its answers to other frames"}
+    if rows := returns(pendulum):
         parts += ["The pendulum after 15,000 steps of SAC.", table(["taught by", "return, 95% interval"], rows)]
     if found := judged("carracing"):
         rows = [[who, within(found[who], "mean", ".1f")] for who in ("trained", "untrained", "random")]
-        parts += [
-            "CarRacing after 81,920 steps of PPO by whether the car is on the road and gets on.",
-            table(["who", "return"], rows),
-        ]
-    if found := judged("audits"):
-        rows = [[sheet, judge.rpartition("/")[2], "fit" if said["fit"] else f"not fit: {said['why'][0]}"]
-                for sheet, judges in found.items() if sheet not in ("commands", "environment")
-                for judge, said in judges.items()]  # fmt: skip
+        said = "CarRacing after 81,920 steps of PPO by whether the car is on the road and gets on."
+        parts += [said, table(["who", "return, 95% interval"], rows)]
+    if rows := verdicts():
         parts += ["Who is fit to judge.", table(["sheet", "judge", "verdict"], rows)]
-    if found := judged("speed"):
-        rows = [[judge, f"{said['one_by_one_per_s']:.0f}", f"{said['together_per_s']:.0f}", f"{said['times']:.1f}"]
-                for judge, said in found.items() if judge not in ("commands", "environment")]  # fmt: skip
-        parts += ["Frames of CartPole judged a second, both questions, on one core.",
-                  table(["judge", "one by one", "together", "times"], rows)]  # fmt: skip
+    if rows := judging_speed():
+        said = "Frames of CartPole judged a second, both questions, on one core."
+        parts += [said, table(["judge", "one by one", "together", "times"], rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def readers() -> list[list[str]]:
+    rows = []
+    for name, what in READERS.items():
+        if not (found := judged(name)):
+            continue
+        audit = found["audit"]
+        tilt, place = audit["questions"]["tilt"], audit["questions"]["position"]
+        numbers = [f"{found['minutes']:.1f}", f"{audit['tilt_error_within_12']:.2f}", shown(tilt["correlation"])]
+        numbers += [str(audit["distinct_on_200"]), f"{100 * tilt['unread']:.1f}%"]
+        numbers += [f"{audit['disturbed']['shuffled']['tilt']:+.2f}", f"{place['error']:.1f}"]
+        rows.append([what, *numbers, "fit" if audit["verdict"]["fit"] else "not fit"])
+    return rows
+
+
+def returns(names: dict[str, str]) -> list[list[str]]:
+    return [[what, within(found["summary"], "mean", ".1f")] for name, what in names.items() if (found := judged(name))]
+
+
+def verdicts() -> list[list[str]]:
+    rows = []
+    for sheet, judges in made(judged("audits")).items():
+        for judge, said in judges.items():
+            verdict = "fit" if said["fit"] else f"not fit: {said['why'][0]}"
+            rows.append([sheet, judge.rpartition("/")[2], verdict])
+    return rows
+
+
+def judging_speed() -> list[list[str]]:
+    return [
+        [judge, f"{said['one_by_one_per_s']:.0f}", f"{said['together_per_s']:.0f}", f"{said['times']:.1f}"]
+        for judge, said in made(judged("speed")).items()
+    ]
+
+
+def made(found: dict[str, Any]) -> dict[str, Any]:
+    """Without how it was made."""
+    return {key: value for key, value in found.items() if key not in ("commands", "environment")}
 
 
 def shown(found: dict[str, Any] | None) -> str:
