@@ -71,7 +71,7 @@ class Learner:
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(float(np.log(config.alpha))))
         self.target_entropy = -config.entropy_share * actions
-        encoder = [*policy.encoders.parameters(), *(policy.memory.parameters() if policy.memory else ())]
+        encoder = [p for name, p in policy.named_parameters() if not name.startswith("head.")]
         self.critic_row, self.actor_row = Flat([*self.critics.parameters(), *encoder]), Flat(policy.head.parameters())
         self.alpha_row = Flat([self.log_alpha])
         self.critic_optimizer, self.alpha_optimizer = (
@@ -210,8 +210,8 @@ def train(config: Config, run: Run) -> Driver:
         length=config.length if policy.recurrent else 1,
     )
     explorer = Explorer(worlds, replay, config, random)
-    parts = {**learner.parts(), "replay": replay, "random": random, **taught_by(worlds)}
-    for step in run.steps(config.steps, by=config.worlds, **parts):
+    kept = {**learner.parts(), "replay": replay, "random": random, **taught_by(worlds)}
+    for step in run.steps(config.steps, by=config.worlds, **kept):
         if run.fresh:
             explorer.rebuild(policy, step)
         explorer.step(policy, at_random=step < config.warmup and not config.policy)
