@@ -54,6 +54,8 @@ ALGORITHMS: dict[str, Entry] = {
     "bc": Entry("drivetrain.training.il.bc", "behaviour cloning: do what the demonstrator did"),
     "dagger": Entry("drivetrain.training.il.dagger", "clone, act, ask the expert what was right, and clone all of it"),
     "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
+    "iql": Entry("drivetrain.training.offline_rl.iql", "implicit Q-learning: the better actions of a data set"),
+    "td3bc": Entry("drivetrain.training.offline_rl.td3bc", "TD3+BC: climb the critic, stay near the data"),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
 }

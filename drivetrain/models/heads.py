@@ -224,6 +224,17 @@ class GaussianHead(ActionHead):
         return Gaussian(self.net(features), self.log_std)
 
 
+class BoundedHead(ActionHead):
+    """A Gaussian whose mean is squashed, and nothing else: the deviation does not depend on what is seen (as IQL has it)."""
+
+    def __init__(self, width: int, outputs: int, hidden: Sequence[int], activation: str, dropout: float):
+        super().__init__(width, outputs, hidden, activation, dropout)
+        self.log_std = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor) -> Gaussian:
+        return Gaussian(self.net(features).tanh(), self.log_std.clamp(-5, 2))
+
+
 class SquashedHead(ActionHead):
     """Mean and deviation both depend on what is seen (as SAC has it)."""
 
@@ -253,6 +264,7 @@ HEADS: dict[str, type[ActionHead]] = {
     "categorical": CategoricalHead,
     "q": QHead,
     "gaussian": GaussianHead,
+    "bounded": BoundedHead,
     "squashed": SquashedHead,
     "beta": BetaHead,
     "deterministic": DeterministicHead,
@@ -282,3 +294,10 @@ class TwinQ(nn.Module):
         """[count, B] for features [B, D] and action [B, A]."""
         seen = torch.cat([features, action], -1)
         return torch.cat([net(seen) for net in self.nets], -1).t()
+
+    def first(self, features: Tensor, action: Tensor) -> Tensor:
+        """[B], what the first critic says, with gradient to the features and the action alone."""
+        net = self.nets[0]
+        held = {name: p.detach() for name, p in net.named_parameters()}
+        said: Tensor = torch.func.functional_call(net, held, torch.cat([features, action], -1))
+        return said.squeeze(-1)

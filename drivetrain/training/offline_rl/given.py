@@ -1,0 +1,77 @@
+"""What every offline algorithm begins with: a policy in the shape of its data, and the data as the policy takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from drivetrain import transforms
+from drivetrain.data.open import open_dataset
+from drivetrain.data.transitions import Transitions
+from drivetrain.envs.words import spec_of, with_options
+from drivetrain.errors import BadConfig, BadData
+from drivetrain.models.driver import Driver, build_policy
+from drivetrain.training.start import start_from
+
+NEAREST = 1 - 1e-5  # to the bounds of an action: a squashed density is infinite there
+RANGE = 1000.0  # of the data's returns, where rewards are scaled
+
+
+def given(config: Any, head: str) -> tuple[Driver, Transitions]:
+    """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; `head` is for
+    actions that are numbers."""
+    wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
+    data = open_dataset(config.dataset, wanted).stack(config.frame_stack)
+    env = config.env or data.spec.env
+    shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
+    spec = replace(data.spec, features=shown, env=with_options(env, stack=config.frame_stack) if env else "")
+    if config.policy:
+        policy = start_from(config.policy, spec)
+        wanted_head = "categorical" if spec.discrete else head
+        if policy.head_name != wanted_head:
+            raise BadConfig(
+                f"BadConfig: a policy with the head {wanted_head!r} is needed, {config.policy} has {policy.head_name!r}; "
+                "start from another, or anew"
+            )
+    else:
+        changes = transforms.from_statistics(spec, data.statistics())
+        policy = build_policy(spec, config.network, "categorical" if spec.discrete else head, changes)
+    if policy.recurrent:
+        raise BadConfig("BadConfig: single steps teach no memory; leave --network.memory out, or use --frame-stack")
+    scale = reward_scale(Transitions(data)) if config.scale_rewards else 1.0
+    steps = Transitions(data, policy.transforms, scale)
+    if not spec.discrete:
+        steps.action = steps.action.clamp(-NEAREST, NEAREST).float()
+    return policy.train(), steps
+
+
+def reward_scale(data: Transitions) -> float:
+    returns = data.returns()
+    spread = float(returns.max() - returns.min())
+    if spread <= 0:
+        raise BadData(
+            "BadData: all episodes of the data set return the same, which scales nothing; add --no-scale-rewards"
+        )
+    return RANGE / spread
+
+
+def seeing(policy: Driver) -> Iterator[nn.Parameter]:
+    """Of a policy all that is not its head: what critics may teach as well."""
+    return (p for name, p in policy.named_parameters() if not name.startswith("head."))
+
+
+def features(policy: Driver, batch: dict[str, Tensor], which: str) -> Tensor:
+    """[B, D] of the observations here (""), or of those after (NEXT)."""
+    seen = {key: batch[which + key] for key in policy.keys}
+    found, _ = policy.features(seen, {}, torch.zeros(len(batch["reward"]), 1, dtype=torch.bool))
+    return found[:, 0]
+
+
+def taken(policy: Driver, action: Tensor) -> Tensor:
+    """An action as critics take it: numbers, or a choice as one of many."""
+    return F.one_hot(action, policy.spec.action.choices).float() if policy.spec.discrete else action
