@@ -56,6 +56,7 @@ ALGORITHMS: dict[str, Entry] = {
     "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
     "iql": Entry("drivetrain.training.offline_rl.iql", "implicit Q-learning: the better actions of a data set"),
     "td3bc": Entry("drivetrain.training.offline_rl.td3bc", "TD3+BC: climb the critic, stay near the data"),
+    "cql": Entry("drivetrain.training.offline_rl.cql", "conservative Q-learning: low of what the data does not show"),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
 }

@@ -22,25 +22,25 @@ NEAREST = 1 - 1e-5  # to the bounds of an action: a squashed density is infinite
 RANGE = 1000.0  # of the data's returns, where rewards are scaled
 
 
-def given(config: Any, head: str) -> tuple[Driver, Transitions]:
-    """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; `head` is for
-    actions that are numbers."""
+def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tuple[Driver, Transitions]:
+    """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; with a head for
+    actions that are numbers, and one for choices."""
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
     data = open_dataset(config.dataset, wanted).stack(config.frame_stack)
     env = config.env or data.spec.env
     shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
     spec = replace(data.spec, features=shown, env=with_options(env, stack=config.frame_stack) if env else "")
+    head = of_choices if spec.discrete else of_numbers
     if config.policy:
         policy = start_from(config.policy, spec)
-        wanted_head = "categorical" if spec.discrete else head
-        if policy.head_name != wanted_head:
+        if policy.head_name != head:
             raise BadConfig(
-                f"BadConfig: a policy with the head {wanted_head!r} is needed, {config.policy} has {policy.head_name!r}; "
+                f"BadConfig: a policy with the head {head!r} is needed, {config.policy} has {policy.head_name!r}; "
                 "start from another, or anew"
             )
     else:
         changes = transforms.from_statistics(spec, data.statistics())
-        policy = build_policy(spec, config.network, "categorical" if spec.discrete else head, changes)
+        policy = build_policy(spec, config.network, head, changes)
     if policy.recurrent:
         raise BadConfig("BadConfig: single steps teach no memory; leave --network.memory out, or use --frame-stack")
     scale = reward_scale(Transitions(data)) if config.scale_rewards else 1.0
