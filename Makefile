@@ -13,7 +13,8 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $
 endif
 BIN := .venv/bin
 JOBS ?= 2
-BENCHES := $(addprefix bench/,carracing.py online_rl.py sim.py vlm_training.py)
+LONG := learn carracing_policy judges vlm_stages driving golden lerobot_check vlm_gpu
+BENCHES := $(filter-out $(LONG:%=bench/%.py) bench/parts.py bench/carracing_words.py,$(wildcard bench/*.py))
 
 .PHONY: venv demo test check learn bench
 venv: .venv/.ready

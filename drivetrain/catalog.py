@@ -103,7 +103,9 @@ BACKBONES: dict[str, Entry] = {
 }
 
 POLICIES: dict[str, Entry] = {
-    "carracing-git": Entry("carracing-git", "drives CarRacing by tiny-git's eyes; five choices", "transformers", "vlm"),
+    "carracing-git": Entry(
+        "carracing-git", "drives CarRacing by tiny-git's eyes, with steer, gas and brake", "transformers", "vlm"
+    ),
 }
 
 TABLES: dict[str, Mapping[str, Entry]] = {

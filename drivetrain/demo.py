@@ -28,7 +28,7 @@ from drivetrain.training.il import dagger
 
 ENV, EXPERT, BACKBONE = "carracing", "carracing", "tiny-git"
 PROMPT = "What should the vehicle do in this scenario?"
-SHIPPED = "carracing-git"  # the same training, longer
+SHIPPED = "carracing-git"  # the same training, longer, with wheel and pedals
 FIRST_SEED = 70_000  # of the evaluation; the settings here were chosen on others
 
 
@@ -109,8 +109,8 @@ def judge(config: Config, folder: Path) -> dict[str, Any]:
     wanted = evaluate.Config(config.episodes, FIRST_SEED, against=evaluate.UNTRAINED)
     mine = evaluate.compare(str(folder / "drive"), replace(wanted, video=str(folder / "drive.mp4")))
     others = {}
-    for name in (SHIPPED, EXPERT):
-        others[name] = evaluate.evaluate_run(name, replace(wanted, env=ENV, against="")).to_json()
+    for name, env in ((SHIPPED, ""), (EXPERT, ENV)):
+        others[name] = evaluate.evaluate_run(name, replace(wanted, env=env, against="")).to_json()
     said = {"trained": mine["result"], "untrained": mine["against"], "paired": mine["paired"], **others}
     (folder / "evaluation.json").write_text(json.dumps(said, indent=1) + "\n")
     return said
@@ -120,7 +120,7 @@ def table(said: dict[str, Any]) -> str:
     names = {
         "untrained": "before: tiny-git with a new head",
         "trained": "after these minutes",
-        SHIPPED: "the same, trained longer (ships with the package)",
+        SHIPPED: f"{SHIPPED}, trained longer, by wheel and pedals",
         EXPERT: "the expert, who knows the track",
     }
     lines = ["| driver | return | each track | laps finished |", "|---|---|---|---|"]
@@ -156,7 +156,7 @@ so far.
 
 ![curves](curves.png)
 
-`{SHIPPED}`: {shipped}
+`{SHIPPED}` ships with the package: {shipped}
 """
     path = folder / "report.md"
     path.write_text(words)

@@ -2,7 +2,7 @@
 
     python scripts/ship.py tiny-llava runs/vlm_stages/llava-pretrain runs/vlm_stages/llava-align runs/vlm_stages/llava-instruct
     python scripts/ship.py tiny-git runs/vlm_stages/git-pretrain
-    python scripts/ship.py carracing-git runs/carracing/discrete-0
+    python scripts/ship.py carracing-git runs/carracing/continuous-0
 
 The runs are the stages in their order; the last one's model is taken. A backbone is examined as it ships, on held-out pictures
 of tracks that no training draws; a policy was judged by bench/carracing_policy.py. Writes drivetrain/backbones/NAME/ or
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from drivetrain.catalog import POLICIES
-from drivetrain.checkpoint import pack, read, read_manifest, resolve
+from drivetrain.checkpoint import load_policy, pack, read, read_manifest, resolve, save
 from drivetrain.models.vlm import load_vlm
 from drivetrain.training.examination import examine
 from drivetrain.training.pretrain import Config, Scenes
@@ -43,13 +44,10 @@ def ship_policy(name: str, run: Path) -> int:
     """As it was evaluated, to the bit; by the part of bench/results/carracing_policy that bears the run's name."""
     folder = BACKBONES.parent / "policies" / name
     shutil.rmtree(folder, ignore_errors=True)
-    checkpoint, result = resolve(run), json.loads((RESULTS / f"{run.name}.json").read_text())
-    manifest = read_manifest(checkpoint)
-    files = {file: about for file, about in manifest["files"].items() if file.startswith("policy.")}
-    folder.mkdir(parents=True)
-    for file in files:
-        shutil.copyfile(checkpoint / file, folder / file)
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n")
+    result = json.loads((RESULTS / f"{run.name}.json").read_text())
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = save(Path(scratch), read_manifest(resolve(run))["step"], {"policy": load_policy(run)})
+        shutil.copytree(saved, folder)
     found = result["result"]
     summary, arrays = found["summary"], pack(read(folder, "policy"))[1]
     card = {

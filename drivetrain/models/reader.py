@@ -149,7 +149,7 @@ class Reader(nn.Module):
         core = self.vlm.core
         return {
             "name": self.vlm.name,
-            "config": core.config.to_dict(),
+            "config": {key: value for key, value in core.config.to_dict().items() if key != "_name_or_path"},
             "files": files_of(self.vlm),
             "texts": list(self.texts),
             "sentences": list(self.sentences),

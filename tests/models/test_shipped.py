@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivetrain import catalog, cli
+from drivetrain import catalog, checkpoint, cli
+from drivetrain.envs.words import make_env
 from drivetrain.models.hub import where
 from drivetrain.models.vlm import load_vlm
 from drivetrain.training.examination import examine
@@ -34,3 +35,25 @@ def test_the_list_tells_size_and_skill(capsys):
     assert cli.main(["list", "backbones"]) == 0
     said = capsys.readouterr().out
     assert said.count("million parameters") == said.count("of choices right") == len(catalog.BACKBONES)
+
+
+@pytest.mark.parametrize("name", catalog.POLICIES)
+def test_a_policy_that_ships_drives_and_stands_alone(name):
+    """A few seconds of a track that its evaluation did not have; nothing of it lies elsewhere."""
+    folder = checkpoint.resolve(name)
+    card = json.loads((folder / "card.json").read_text())
+    assert '"_name_or_path": "/' not in (folder / "policy.json").read_text()
+    assert name in catalog.TABLES["policies"]
+    assert card["skill"] in catalog.about(catalog.POLICIES[name])
+    policy = checkpoint.load_policy(name)
+    env = make_env(policy.spec.env)
+    observation, _ = env.reset(seed=12_345)
+    total = 0.0
+    for _ in range(120):
+        batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+        action, _, _ = policy.act(batch, {}, greedy=True, generator=None)
+        observation, reward, terminated, truncated, _ = env.step(action[0])
+        total += float(reward)
+        assert not terminated
+        assert not truncated
+    assert total > 150
