@@ -128,7 +128,12 @@ TOYS = {
     "recall": "toys:Recall",
 }
 EXPERTS = {"identity": "toys:Shown"}
-DATA = {"shown": "toys:open_shown", "shown-continuous": "toys:open_shown_continuous"}
+DATA = {
+    "shown": "toys:open_shown",
+    "shown-continuous": "toys:open_shown_continuous",
+    "tried": "toys:open_tried",
+    "tried-continuous": "toys:open_tried_continuous",
+}
 
 
 @contextlib.contextmanager
@@ -188,3 +193,27 @@ def shown(env: str, right: Any, episodes: int) -> Episodes:
         TRUNCATED: ends,
     }
     return Episodes(world.sample_spec, arrays, [STEPS] * episodes)
+
+
+def open_tried(spec: Spec, episodes: int = 150, env: str = "identity", seed: int = 0) -> Episodes:
+    """What somebody did who tries anything, and what it earned."""
+    world, random = make_env(env), np.random.default_rng(seed)
+    arrays: dict[str, list[Any]] = {key: [] for key in (STATE, ACTION, REWARD, TERMINATED, TRUNCATED)}
+    for episode in range(episodes):
+        seen, _ = world.reset(seed=seed * 10_000 + episode)
+        over = False
+        while not over:
+            action = random.integers(CHOICES) if env == "identity" else random.uniform(LOW, HIGH, 1).astype(np.float32)
+            after, reward, terminated, truncated, _ = world.step(action)
+            for key, value in ((STATE, seen[STATE]), (ACTION, action), (REWARD, np.float32(reward))):
+                arrays[key].append(value)
+            arrays[TERMINATED].append(terminated)
+            arrays[TRUNCATED].append(truncated)
+            seen, over = after, terminated or truncated
+    made = {key: np.stack(values) for key, values in arrays.items()}
+    spec = world.sample_spec
+    return Episodes(spec, made, [STEPS] * episodes)
+
+
+def open_tried_continuous(spec: Spec) -> Episodes:
+    return open_tried(spec, env="identity-continuous")

@@ -18,6 +18,7 @@ from drivetrain.envs.words import make_env
 from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.il import bc, dagger
+from drivetrain.training.offline_rl import cql, iql, td3bc
 from drivetrain.training.online_rl import dqn, ppo, sac
 
 ALGORITHMS = list(catalog.ALGORITHMS)
@@ -44,6 +45,9 @@ VARIANTS = {
     "bc-lstm-dropout": ("bc", replace(bc.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
     "dagger-lstm-dropout": ("dagger", replace(dagger.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
     "dagger-alone": ("dagger", replace(dagger.DEBUG, dataset="", env="cartpole-pixels", frame_stack=2, network=TINY)),
+    "iql-choices": ("iql", replace(iql.DEBUG, env="cartpole")),
+    "iql-carracing": ("iql", replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=6)),
+    "cql-choices": ("cql", replace(cql.DEBUG, env="cartpole")),
     "bc-carracing": ("bc", replace(bc.DEBUG, env="carracing", frame_stack=2, network=TINY)),
 }
 CASES = {name: (name, catalog.find("algorithms", name).DEBUG) for name in ALGORITHMS} | VARIANTS
@@ -60,6 +64,58 @@ EASY = {
         "identity": dagger.Config(dataset="", env="identity", steps=300, round_steps=60, lr=1e-2, network=TINY),
         "identity-continuous": dagger.Config(
             dataset="", env="identity-continuous", steps=300, round_steps=60, lr=1e-2, network=TINY
+        ),
+    },
+    "iql": {
+        "identity": iql.Config(
+            dataset="tried", env="identity", steps=600, batch_size=64, lr=3e-3, actor_lr=3e-3, gamma=0.5, network=TINY
+        ),
+        "identity-continuous": iql.Config(
+            dataset="tried-continuous",
+            env="identity-continuous",
+            steps=1_500,
+            batch_size=64,
+            lr=3e-3,
+            actor_lr=3e-3,
+            gamma=0.5,
+            expectile=0.9,
+            scale_rewards=False,
+            network=replace(TINY, hidden=(32, 32)),
+        ),
+    },
+    "td3bc": {
+        "identity-continuous": td3bc.Config(
+            dataset="tried-continuous",
+            env="identity-continuous",
+            steps=3_000,
+            batch_size=64,
+            lr=3e-3,
+            gamma=0.5,
+            climb=100.0,
+            network=TINY,
+        )
+    },
+    "cql": {
+        "identity": cql.Config(
+            dataset="tried",
+            env="identity",
+            steps=600,
+            batch_size=64,
+            lr=3e-3,
+            gamma=0.5,
+            conservative=0.1,
+            network=TINY,
+        ),
+        "identity-continuous": cql.Config(
+            dataset="tried-continuous",
+            env="identity-continuous",
+            steps=1_000,
+            batch_size=64,
+            lr=3e-3,
+            actor_lr=3e-3,
+            gamma=0.5,
+            conservative=0.1,
+            network=TINY,
         ),
     },
     "dqn": {

@@ -1,0 +1,234 @@
+"""Offline learning against sums done by hand, and data that must not teach."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from drivetrain import catalog, config
+from drivetrain.checkpoint import Randomness
+from drivetrain.data.episodes import Episodes
+from drivetrain.data.transitions import NEXT, Transitions
+from drivetrain.envs.rollout import rollout
+from drivetrain.errors import BadConfig, BadData
+from drivetrain.models.driver import Network, build_policy
+from drivetrain.run import Run
+from drivetrain.sample import ACTION, REWARD, STATE, TERMINATED, TRUNCATED, Feature, Spec
+from drivetrain.training.offline_rl import cql, iql, td3bc
+from drivetrain.training.offline_rl.given import given, reward_scale
+from drivetrain.transforms import Rescale
+
+SMALL, WIDER = (Network(hidden=(width,), activation="relu") for width in (8, 16))
+NUMBERS = Spec({STATE: Feature((2,)), ACTION: Feature((1,), low=-2.0, high=4.0)}, "go", 10.0, "pendulum")
+CHOICES = Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=3)}, "go", 10.0, "cartpole")
+
+
+def episodes(spec=NUMBERS):
+    """Three of three frames: the first ends by itself, the second is cut, the third ends by itself."""
+    count = 9
+    state = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    action = np.linspace(-2, 4, count, dtype=np.float32)[:, None] if spec is NUMBERS else np.arange(count) % 3
+    ends, cut = np.zeros((2, count), bool)
+    ends[[2, 8]], cut[5] = True, True
+    reward = np.arange(count, dtype=np.float32)
+    return Episodes(spec, {STATE: state, ACTION: action, REWARD: reward, TERMINATED: ends, TRUNCATED: cut}, [3, 3, 3])
+
+
+def test_steps_stay_in_their_episode_and_a_cut_one_has_no_last():
+    data = Transitions(episodes())
+    assert data.frames.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    batch = data.batch(8, at=0, seed=0)
+    seen = {int(now[0, 0]) // 2: (int(after[0, 0]) // 2, bool(over)) for now, after, over in zip(
+        batch[STATE], batch[NEXT + STATE], batch["terminated"], strict=True)}  # fmt: skip
+    assert {frame: after for frame, (after, over) in seen.items() if not over} == {0: 1, 1: 2, 3: 4, 4: 5, 6: 7, 7: 8}
+    assert {frame for frame, (_, over) in seen.items() if over} == {2, 8}
+    assert all(torch.equal(batch[key], data.batch(8, at=0, seed=0)[key]) for key in batch)
+
+
+def test_stacked_steps_are_those_of_the_data():
+    stacked = Transitions(episodes().stack(2)).batch(8, at=0, seed=0)
+    plain = Transitions(episodes()).batch(8, at=0, seed=0)
+    for key in (STATE, NEXT + STATE):
+        same = plain["terminated"] if key.startswith(NEXT) else torch.zeros(8, dtype=torch.bool)
+        assert torch.equal(stacked[key][~same][..., 2:], plain[key][~same])
+
+
+def test_returns_and_their_scale_are_of_whole_episodes():
+    data = Transitions(episodes())
+    assert data.returns().tolist() == [3.0, 12.0, 21.0]
+    assert reward_scale(data) == pytest.approx(1000 / 18)
+    even = episodes()
+    even.arrays[REWARD] = np.ones(9, np.float32)
+    with pytest.raises(BadData, match="add --no-scale-rewards"):
+        reward_scale(Transitions(even))
+
+
+def test_actions_are_as_heads_give_them():
+    scaled = Transitions(episodes(), (Rescale(ACTION, (-2.0,), (4.0,)),))
+    assert scaled.action[:, 0].tolist() == pytest.approx(np.linspace(-1, 1, 9).tolist(), abs=1e-6)
+
+
+class Fixed(torch.nn.Module):
+    """Says the same whatever it is given."""
+
+    def __init__(self, *said):
+        super().__init__()
+        self.said = torch.nn.Parameter(torch.tensor(said))
+
+    def forward(self, *given):
+        return self.said
+
+
+def one_step(reward=1.0, terminated=False, action=(0.5,)):
+    """A batch of two rows, the second terminated or not."""
+    return {
+        STATE: torch.zeros(2, 1, 2),
+        NEXT + STATE: torch.zeros(2, 1, 2),
+        "action": torch.tensor([action, action]),
+        "reward": torch.tensor([reward, reward]),
+        "terminated": torch.tensor([False, terminated]),
+    }
+
+
+def test_iql_is_the_sum_done_by_hand():
+    """Critics say 2 and 4, their slow copies 3 and 5, the value 1 and 6: expectile 0.7, temperature 3, no weight above 100."""
+    learner = iql.Learner(build_policy(NUMBERS, SMALL, "bounded"), iql.Config(network=SMALL, gamma=0.5))
+    learner.critics, learner.targets = Fixed([2.0, 2.0], [4.0, 4.0]), Fixed([5.0, 5.0], [3.0, 3.0])
+    learner.value = Fixed(1.0, 6.0)
+    batch = one_step(terminated=True)
+    found = iql.losses(learner, batch)
+    ahead = (3 - 1, 3 - 6)  # the lower slow critic against the value
+    assert float(found["loss/value"]) == pytest.approx((0.7 * ahead[0] ** 2 + 0.3 * ahead[1] ** 2) / 2)
+    targets = (1 + 0.5 * 1, 1)  # nothing comes after the second
+    wanted = sum((said - target) ** 2 for said in (2, 4) for target in targets) / 2
+    assert float(found["loss/critics"]) == pytest.approx(wanted)
+    weights = (min(math.exp(3 * ahead[0]), 100.0), math.exp(3 * ahead[1]))
+    unlikely = -learner.policy.head(torch.zeros(2, 2)).log_prob(batch["action"])
+    assert float(found["loss/actor"]) == pytest.approx(
+        float((torch.tensor(weights) * unlikely.detach()).mean()), rel=1e-5
+    )
+
+
+def test_iqls_parts_teach_their_own_networks_alone():
+    learner = iql.Learner(build_policy(NUMBERS, SMALL, "bounded"), iql.Config(network=SMALL))
+    found = iql.losses(learner, one_step())
+    for name, of in (
+        ("loss/value", learner.value),
+        ("loss/critics", learner.critics),
+        ("loss/actor", learner.policy.head),
+    ):
+        for part in (learner.value, learner.critics, learner.policy.head):
+            given_ = torch.autograd.grad(found[name], list(part.parameters()), allow_unused=True, retain_graph=True)
+            assert any(g is not None and g.abs().sum() > 0 for g in given_) == (part is of)
+
+
+def test_td3bcs_critic_is_weighed_by_its_own_size_without_a_gradient_through_it():
+    config_ = td3bc.Config(network=SMALL, climb=2.5)
+    learner = td3bc.Learner(build_policy(NUMBERS, SMALL, "deterministic"), config_, Randomness(0))
+    batch, now = one_step(), torch.randn(2, 2)
+    found = td3bc.actor_losses(learner, batch, now)
+    action = learner.policy.head(now).mode()
+    worth = learner.critics(now, action)[0]
+    scale = float(2.5 / worth.detach().abs().mean())
+    assert float(found["loss/climb"]) == pytest.approx(float(-scale * worth.detach().mean()), rel=1e-5)
+    assert float(found["loss/clone"]) == pytest.approx(float((action - batch["action"]).square().mean().detach()))
+    head = list(learner.policy.head.parameters())
+    ours, theirs = (torch.autograd.grad(loss, head) for loss in (found["loss/climb"], -scale * worth.mean()))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_td3bcs_target_is_the_lower_slow_critic_and_stops_at_an_end():
+    learner = td3bc.Learner(
+        build_policy(NUMBERS, SMALL, "deterministic"), td3bc.Config(network=SMALL, gamma=0.5), Randomness(0)
+    )
+    learner.critics, learner.slow_critics = Fixed([2.0, 2.0], [4.0, 4.0]), Fixed([5.0, 5.0], [3.0, 3.0])
+    found = td3bc.critic_losses(learner, one_step(terminated=True), torch.zeros(2, 2))
+    targets = (1 + 0.5 * 3, 1)
+    assert float(found["loss/critics"]) == pytest.approx(sum((said - t) ** 2 for said in (2, 4) for t in targets) / 2)
+
+
+def test_cqls_soft_maximum_is_the_logarithm_of_the_integral():
+    """Of exp(Q) over the action's range, whatever the policy draws: importance corrects for it."""
+    torch.manual_seed(0)
+    learner = cql.Learner(
+        build_policy(NUMBERS, SMALL, "squashed"), cql.Config(network=SMALL, drawn=20_000), Randomness(0)
+    )
+    now = torch.randn(1, 2)
+    with torch.no_grad():
+        found = cql.soft_maximum(learner, now, now)[:, 0]
+        grid = torch.linspace(-1, 1, 2001)[:, None]
+        heights = learner.critics(now.expand(2001, -1), grid).exp()
+        wanted = torch.trapezoid(heights, grid[:, 0]).log()
+    assert torch.allclose(found, wanted, atol=0.03)
+
+
+def test_cql_with_choices_is_the_sum_done_by_hand():
+    chooser = cql.Chooser(build_policy(CHOICES, SMALL, "q"), cql.Config(network=SMALL, gamma=0.5, conservative=2.0))
+    batch = one_step(terminated=True) | {"action": torch.tensor([0, 2])}
+    values = chooser.policy.head(torch.zeros(2, 2)).values.detach()
+    slow = chooser.slow.head(torch.zeros(2, 2)).values.detach()
+    found = cql.choice_losses(chooser, batch)
+    known = values[torch.arange(2), batch["action"]]
+    wanted = 2.0 * (values.exp().sum(1).log() - known).mean()
+    assert float(found["loss/conservative"]) == pytest.approx(float(wanted), abs=1e-5)
+    targets = torch.tensor([1 + 0.5 * float(slow[0, values[0].argmax()]), 1.0])
+    assert float(found["loss/values"]) == pytest.approx(
+        float(torch.nn.functional.smooth_l1_loss(known, targets)), abs=1e-5
+    )
+
+
+def trained(algorithm, settings, folder):
+    run = Run(folder, checkpoint_every=10**9, quiet=True)
+    run.begin(algorithm, config.to_json(settings))
+    return catalog.find("algorithms", algorithm).train(settings, run)
+
+
+@pytest.mark.parametrize("algorithm", ["iql", "cql"])
+def test_from_data_whose_actions_are_dealt_to_other_steps_nothing_is_learned(
+    algorithm, toy_worlds, tmp_path, monkeypatch
+):
+    import toys
+
+    def dealt(spec):
+        data = toys.open_tried(spec)
+        order = np.random.default_rng(1).permutation(len(data))
+        data.arrays[ACTION] = data.arrays[ACTION][order]
+        return data
+
+    monkeypatch.setattr(toys, "open_dealt", dealt, raising=False)
+    monkeypatch.setitem(catalog.DATASETS, "dealt", catalog.Entry("toys:open_dealt", "a toy"))
+    module = catalog.find("algorithms", algorithm)
+    settings = module.Config(
+        dataset="tried", env="identity", steps=600, batch_size=64, lr=3e-3, gamma=0.5, network=WIDER
+    )
+    settings = replace(settings, **({"conservative": 0.1} if algorithm == "cql" else {"actor_lr": 3e-3}))
+
+    def mean(policy):
+        return np.mean([episode.total for episode in rollout(policy, "identity", range(50))])
+
+    assert mean(trained(algorithm, settings, tmp_path / "tried")) > 0.9 * 8
+    luck = mean(trained(algorithm, replace(settings, dataset="dealt"), tmp_path / "dealt"))
+    assert luck < 0.7 * 8  # two of three signs
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "says"),
+    [
+        ("td3bc", {"env": "cartpole"}, "td3bc needs actions that are numbers, fake has choices; use iql or cql"),
+        ("iql", {"network": replace(SMALL, memory="gru")}, "single steps teach no memory"),
+    ],
+)
+def test_what_cannot_be_learned_is_said(algorithm, changes, says, tmp_path):
+    module = catalog.find("algorithms", algorithm)
+    with pytest.raises(BadConfig, match=says):
+        trained(algorithm, replace(module.DEBUG, **changes), tmp_path)
+
+
+def test_a_policy_of_another_head_is_refused(tmp_path):
+    trained("td3bc", td3bc.DEBUG, tmp_path / "first")
+    with pytest.raises(BadConfig, match="a policy with the head 'bounded' is needed"):
+        given(replace(iql.DEBUG, policy=str(tmp_path / "first")), "bounded")
+    policy, _ = given(replace(td3bc.DEBUG, policy=str(tmp_path / "first")), "deterministic")
+    assert policy.head_name == "deterministic"
