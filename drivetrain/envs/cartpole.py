@@ -35,6 +35,7 @@ FPS = 50.0
 
 CROP_TOP, CROP_BOTTOM, SQUARE = 160, 320, 4  # pixels of Gymnasium's 600x400 frame
 WIDTH, HEIGHT = 600, 400
+OUT_OF_SIGHT_M = 10.0
 BLACK, WOOD, AXLE, WHITE = (0, 0, 0), (202, 152, 101), (129, 132, 203), (255, 255, 255)
 
 # How far the states of `Scenes` reach to either side: at difficulty 0, and what each further unit adds.
@@ -97,7 +98,8 @@ class CartPole(gym.Env[Sample, Any]):
         return {STATE: numbers}, {"privileged.state": numbers}
 
     def render(self) -> Any:
-        self.theirs.state = np.array(self.now)
+        position_m, *others = self.now
+        self.theirs.state = np.array([shown(position_m), *others])
         return self.theirs.render()
 
     def close(self) -> None:
@@ -120,7 +122,9 @@ class CartPolePixels(CartPole):
 
     def _seen(self) -> tuple[Sample, dict[str, Any]]:
         position_m, _, tilt_rad, _ = self.now
-        return {FRONT: self.picture(position_m, tilt_rad)}, {"privileged.state": np.array(self.now, dtype=np.float32)}
+        return {FRONT: self.picture(shown(position_m), tilt_rad)}, {
+            "privileged.state": np.array(self.now, dtype=np.float32)
+        }
 
     def picture(self, position_m: float, tilt_rad: float) -> np.ndarray:
         """The averaged frame: drawn, averaged where the cart is, and wiped."""
@@ -143,6 +147,11 @@ class CartPolePixels(CartPole):
             rgb[..., channel] = self.packed[::-1] >> shift
         self.packed[:] = self.clean
         return rgb
+
+
+def shown(position_m: float) -> float:
+    """Where the cart is drawn; far out of the picture one place is as good as another, and pygame knows none beyond."""
+    return min(max(position_m, -OUT_OF_SIGHT_M), OUT_OF_SIGHT_M)
 
 
 class Scenes:

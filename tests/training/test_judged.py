@@ -46,6 +46,17 @@ def test_an_endless_cartpole_goes_on_and_pays_nothing_after_the_fall():
     assert total == lasted
 
 
+@pytest.mark.parametrize("name", ["cartpole:endless=1", "cartpole-pixels:endless=1,stack=1"])
+def test_a_cart_far_away_leaves_an_empty_picture(name):
+    env = make_env(name)
+    env.reset(seed=0)
+    for far in (20.0, -5_000.0):
+        env.unwrapped.now = (far, 0.0, 0.5, 0.0)
+        env.step(1)
+        frame = np.asarray(env.render())
+        assert (frame[200:290] == 255).all()  # above the track there is nothing
+
+
 def test_the_reward_is_the_sheets_and_the_worlds_own_is_hidden():
     judged, facts = worlds(Truth()), []
     judged.rebuild(0)
