@@ -161,6 +161,8 @@ def drawn(env: str, config: Config) -> str:
     """The same world, drawn by Gymnasium itself unless it is to be fast."""
     name, options = split_name(env)
     if config.fast:
+        if not name.startswith("carracing"):
+            raise BadConfig(f"BadConfig: --fast is about CarRacing's drawing, the env is {env}; leave it out")
         return env
     return with_options(env, drawing="official") if name.startswith("carracing") or "drawing" in options else env
 

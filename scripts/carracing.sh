@@ -1,5 +1,5 @@
 #!/bin/sh
-# A vision-language model learns to drive CarRacing, from nothing: some seventy minutes of one core, PPO apart.
+# A vision-language model learns to drive CarRacing, from nothing: it takes hours of one core.
 #
 #     sh scripts/carracing.sh                                    with tiny-git, which is made here first
 #     BACKBONE=microsoft/git-base MORE="--tune lora" sh scripts/carracing.sh      the same with a published one

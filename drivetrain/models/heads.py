@@ -295,9 +295,12 @@ class TwinQ(nn.Module):
         seen = torch.cat([features, action], -1)
         return torch.cat([net(seen) for net in self.nets], -1).t()
 
-    def first(self, features: Tensor, action: Tensor) -> Tensor:
-        """[B], what the first critic says, with gradient to the features and the action alone."""
-        net = self.nets[0]
-        held = {name: p.detach() for name, p in net.named_parameters()}
-        said: Tensor = torch.func.functional_call(net, held, torch.cat([features, action], -1))
-        return said.squeeze(-1)
+    def held(self, features: Tensor, action: Tensor, count: int = 0) -> Tensor:
+        """The same, of the first `count` critics or of all, with gradient to what they are given and not to themselves."""
+        seen, parameters = torch.cat([features, action], -1), list(self.parameters())
+        for p in parameters:
+            p.requires_grad_(False)
+        said = torch.cat([net(seen) for net in self.nets[: count or None]], -1).t()
+        for p in parameters:
+            p.requires_grad_(True)
+        return said

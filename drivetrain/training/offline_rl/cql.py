@@ -103,7 +103,9 @@ def losses(learner: Learner, batch: dict[str, Tensor], cloning: bool = False) ->
     soft = soft_maximum(learner, now, after)  # [2, B]
     chosen, log_prob = policy.head(now.detach()).sample_with_log_prob(generator)
     climb = (
-        policy.head(now.detach()).log_prob(batch["action"]) if cloning else worth(learner.critics, now.detach(), chosen)
+        policy.head(now.detach()).log_prob(batch["action"])
+        if cloning
+        else learner.critics.held(now.detach(), chosen).amin(0)
     )
     gap = (log_prob.detach() - config.entropy_share * learner.actions).mean()
     return {
@@ -129,16 +131,6 @@ def soft_maximum(learner: Learner, now: Tensor, after: Tensor) -> Tensor:
         for action, log_density in drawn
     ]  # [2, B, n] each
     return torch.cat(said, 2).logsumexp(2) - math.log(3 * count)
-
-
-def worth(critics: TwinQ, seen: Tensor, action: Tensor) -> Tensor:
-    """The lower word of the two, with gradient to the action alone."""
-    for p in critics.parameters():
-        p.requires_grad_(False)
-    found: Tensor = critics(seen, action).amin(0)
-    for p in critics.parameters():
-        p.requires_grad_(True)
-    return found
 
 
 class Chooser:

@@ -99,7 +99,7 @@ def critic_losses(learner: Learner, batch: dict[str, Tensor], now: Tensor) -> di
 
 def actor_losses(learner: Learner, batch: dict[str, Tensor], now: Tensor) -> dict[str, Tensor]:
     action = learner.policy.head(now).mode()
-    worth = learner.critics.first(now, action)
+    (worth,) = learner.critics.held(now, action, 1)
     return {
         "loss/climb": -learner.config.climb * worth.mean() / worth.detach().abs().mean(),
         "loss/clone": F.mse_loss(action, batch["action"]),

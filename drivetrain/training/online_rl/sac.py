@@ -121,7 +121,7 @@ def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         target = reward + discount * onward * ~terminated
     critic_loss = _mean((learner.critics(now, action) - target).square().sum(0) / 2, valid)
     chosen, log_prob = policy.head(now.detach()).sample_with_log_prob(generator)
-    worth = frozen(learner.critics, now.detach(), chosen).amin(0)
+    worth = learner.critics.held(now.detach(), chosen).amin(0)
     actor_loss = _mean(alpha * log_prob - worth, valid)
     gap = _mean((log_prob + learner.target_entropy).detach(), valid)
     return {
@@ -130,17 +130,6 @@ def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         "loss/temperature": -learner.log_alpha * gap,
         "watch/alpha": alpha,
     }
-
-
-def frozen(critics: TwinQ, features: Tensor, action: Tensor) -> Tensor:
-    """The critics' word, with gradient to the action alone."""
-    parameters = list(critics.parameters())
-    for p in parameters:
-        p.requires_grad_(False)
-    worth: Tensor = critics(features, action)
-    for p in parameters:
-        p.requires_grad_(True)
-    return worth
 
 
 def features(policy: Driver, batch: dict[str, Tensor], steps: slice) -> Tensor:
