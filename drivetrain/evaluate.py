@@ -160,11 +160,10 @@ def watched(episodes: Iterator[Episode], total: int, quiet: bool) -> Iterator[Ep
 def drawn(env: str, config: Config) -> str:
     """The same world, drawn by Gymnasium itself unless it is to be fast."""
     name, options = split_name(env)
-    if config.fast:
-        if not name.startswith("carracing"):
-            raise BadConfig(f"BadConfig: --fast is about CarRacing's drawing, the env is {env}; leave it out")
-        return env
-    return with_options(env, drawing="official") if name.startswith("carracing") or "drawing" in options else env
+    drawable = name.startswith("carracing") or "drawing" in options
+    if config.fast and not drawable:
+        raise BadConfig(f"BadConfig: --fast is about CarRacing's drawing, the env is {env}; leave it out")
+    return with_options(env, drawing="official") if drawable and not config.fast else env
 
 
 def evaluate_run(path: str, config: Config) -> Result:

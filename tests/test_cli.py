@@ -173,6 +173,7 @@ class TestEval:
             (["--lanes", "0"], "--lanes must be 1 or more, got 0"),
             (["--video", "film.gif"], "a film is an .mp4 file, got film.gif"),
             (["--save", "nowhere/said.json"], "there is no folder for --save nowhere/said.json"),
+            (["--fast"], "--fast is about CarRacing's drawing, the env is cartpole; leave it out"),
         ],
     )
     def test_what_cannot_be_is_refused(self, flags, says, trained, refused):

@@ -290,17 +290,17 @@ class TwinQ(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(MLP([width + actions, *hidden, 1], "relu") for _ in range(count))
 
-    def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """[count, B] for features [B, D] and action [B, A]."""
+    def forward(self, features: Tensor, action: Tensor, count: int = 0) -> Tensor:
+        """[count, B] for features [B, D] and action [B, A]; of all critics where `count` is 0, else of the first."""
         seen = torch.cat([features, action], -1)
-        return torch.cat([net(seen) for net in self.nets], -1).t()
+        return torch.cat([net(seen) for net in self.nets[: count or None]], -1).t()
 
     def held(self, features: Tensor, action: Tensor, count: int = 0) -> Tensor:
-        """The same, of the first `count` critics or of all, with gradient to what they are given and not to themselves."""
-        seen, parameters = torch.cat([features, action], -1), list(self.parameters())
+        """The same with gradient to what they are given, and none to themselves."""
+        parameters = list(self.parameters())
         for p in parameters:
             p.requires_grad_(False)
-        said = torch.cat([net(seen) for net in self.nets[: count or None]], -1).t()
+        said = self(features, action, count)
         for p in parameters:
             p.requires_grad_(True)
         return said

@@ -100,13 +100,13 @@ def test_iql_is_the_sum_done_by_hand():
     batch = one_step(terminated=True)
     found = iql.losses(learner, batch)
     ahead = (3 - 1, 3 - 6)  # the lower slow critic against the value
-    assert float(found["loss/value"]) == pytest.approx((0.7 * ahead[0] ** 2 + 0.3 * ahead[1] ** 2) / 2)
+    assert found["loss/value"].item() == pytest.approx((0.7 * ahead[0] ** 2 + 0.3 * ahead[1] ** 2) / 2)
     targets = (1 + 0.5 * 1, 1)  # nothing comes after the second
     wanted = sum((said - target) ** 2 for said in (2, 4) for target in targets) / 2
-    assert float(found["loss/critics"]) == pytest.approx(wanted)
+    assert found["loss/critics"].item() == pytest.approx(wanted)
     weights = (min(math.exp(3 * ahead[0]), 100.0), math.exp(3 * ahead[1]))
     unlikely = -learner.policy.head(torch.zeros(2, 2)).log_prob(batch["action"])
-    assert float(found["loss/actor"]) == pytest.approx(
+    assert found["loss/actor"].item() == pytest.approx(
         float((torch.tensor(weights) * unlikely.detach()).mean()), rel=1e-5
     )
 
@@ -132,8 +132,8 @@ def test_td3bcs_critic_is_weighed_by_its_own_size_without_a_gradient_through_it(
     action = learner.policy.head(now).mode()
     worth = learner.critics(now, action)[0]
     scale = float(2.5 / worth.detach().abs().mean())
-    assert float(found["loss/climb"]) == pytest.approx(float(-scale * worth.detach().mean()), rel=1e-5)
-    assert float(found["loss/clone"]) == pytest.approx(float((action - batch["action"]).square().mean().detach()))
+    assert found["loss/climb"].item() == pytest.approx(float(-scale * worth.detach().mean()), rel=1e-5)
+    assert found["loss/clone"].item() == pytest.approx(float((action - batch["action"]).square().mean().detach()))
     head = list(learner.policy.head.parameters())
     ours, theirs = (torch.autograd.grad(loss, head) for loss in (found["loss/climb"], -scale * worth.mean()))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
@@ -146,7 +146,7 @@ def test_td3bcs_target_is_the_lower_slow_critic_and_stops_at_an_end():
     learner.critics, learner.slow_critics = Fixed([2.0, 2.0], [4.0, 4.0]), Fixed([5.0, 5.0], [3.0, 3.0])
     found = td3bc.critic_losses(learner, one_step(terminated=True), torch.zeros(2, 2))
     targets = (1 + 0.5 * 3, 1)
-    assert float(found["loss/critics"]) == pytest.approx(sum((said - t) ** 2 for said in (2, 4) for t in targets) / 2)
+    assert found["loss/critics"].item() == pytest.approx(sum((said - t) ** 2 for said in (2, 4) for t in targets) / 2)
 
 
 def test_cqls_soft_maximum_is_the_logarithm_of_the_integral():
@@ -172,9 +172,9 @@ def test_cql_with_choices_is_the_sum_done_by_hand():
     found = cql.choice_losses(chooser, batch)
     known = values[torch.arange(2), batch["action"]]
     wanted = 2.0 * (values.exp().sum(1).log() - known).mean()
-    assert float(found["loss/conservative"]) == pytest.approx(float(wanted), abs=1e-5)
+    assert found["loss/conservative"].item() == pytest.approx(float(wanted), abs=1e-5)
     targets = torch.tensor([1 + 0.5 * float(slow[0, values[0].argmax()]), 1.0])
-    assert float(found["loss/values"]) == pytest.approx(
+    assert found["loss/values"].item() == pytest.approx(
         float(torch.nn.functional.smooth_l1_loss(known, targets)), abs=1e-5
     )
 

@@ -55,14 +55,14 @@ class Given:
         return SimpleNamespace(sample_with_log_prob=lambda generator: said)
 
 
-class Linear(nn.Module):
+class Linear(sac.TwinQ):
     """Twin critics, each a weighted sum of state and action."""
 
     def __init__(self, weights):
-        super().__init__()
+        nn.Module.__init__(self)
         self.weights = nn.Parameter(weights)
 
-    def forward(self, state, action):
+    def forward(self, state, action, count=0):
         return self.weights @ torch.cat([state, action], -1).T
 
 
