@@ -166,15 +166,8 @@ def moved(run: Path) -> dict[str, Any]:
 
 def from_scratch(log: Log) -> dict[str, Any]:
     """PPO alone, a small CNN, as many decisions as imitation and PPO saw together."""
-    flags = [
-        *PPO[: PPO.index("--value-warmup")],
-        "--network.hidden",
-        "256",
-        "--network.activation",
-        "relu",
-        "--lr",
-        "3e-4",
-    ]
+    alone = PPO[: PPO.index("--value-warmup")]
+    flags = [*alone, "--lr", "3e-4", "--network.hidden", "256", "--network.activation", "relu"]
     run = log.train(RUNS / "ppo-scratch", "ppo", *flags, "--steps", "256000")
     return {"minutes": minutes(run), **judge(log, run, SOME)}
 
@@ -193,11 +186,11 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     "ppo": improved,
     "ppo-early": rescued,
     "ppo-scratch": from_scratch,
-    "frozen": variant("frozen", "discrete", *EYES, "--tune", "frozen", "--words", "0"),
-    "lora": variant("lora", "discrete", *EYES, "--tune", "lora"),
-    "pooled": variant("pooled", "discrete", *EYES, "--look", "pooled"),
-    "cnn": variant("cnn", "discrete", "--network.camera", "cnn"),
-    "llava": variant("llava", "discrete", "--backbone", "tiny-llava", *EYES[2:]),
+    "frozen": variant("frozen", "continuous", *EYES, "--tune", "frozen", "--words", "0"),
+    "lora": variant("lora", "continuous", *EYES, "--tune", "lora"),
+    "pooled": variant("pooled", "continuous", *EYES, "--look", "pooled"),
+    "cnn": variant("cnn", "continuous", "--network.camera", "cnn"),
+    "llava": variant("llava", "continuous", "--backbone", "tiny-llava", *EYES[2:]),
 }
 
 

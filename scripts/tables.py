@@ -159,7 +159,8 @@ def carracing_page() -> str:
         ]
     if rows := compared():
         head = [
-            "what, with five choices",
+            "actions",
+            "what",
             "return, 95% interval",
             "tracks",
             "at 900 or more",
@@ -197,30 +198,31 @@ def by_round(kind: str) -> list[list[str]]:
     return rows
 
 
+CHOICES, PEDALS = "five choices", "steer, gas, brake"
 VARIANTS = {
-    "untrained": "a new head, untrained",
-    "frozen": "the backbone frozen",
-    "lora": "LoRA in the backbone",
-    "pooled": "a pooled picture instead of every token",
-    "llava": "tiny-llava instead of tiny-git",
-    "cnn": "a small CNN instead of a language model",
-    "noise": "the prompt replaced by nonsense",
-    "ppo-scratch": "PPO alone, small CNN, as many steps",
+    "untrained": (CHOICES, "a new head, untrained"),
+    "noise": (CHOICES, "the prompt replaced by nonsense"),
+    "ppo-scratch": (CHOICES, "PPO alone, small CNN, as many steps"),
+    "frozen": (PEDALS, "the backbone frozen"),
+    "lora": (PEDALS, "LoRA in the backbone"),
+    "pooled": (PEDALS, "a pooled picture instead of every token"),
+    "llava": (PEDALS, "tiny-llava instead of tiny-git"),
+    "cnn": (PEDALS, "a small CNN instead of a language model"),
 }
+ANSWERS = {"score": "captions alone, the likeliest answer", "parse": "captions alone, the answer it gives"}
 
 
 def compared() -> list[list[str]]:
     rows = []
-    for name, what in VARIANTS.items():
+    for kind, actions in (("discrete", CHOICES), ("continuous", PEDALS)):
+        if numbered := [found for number, found in wheel(f"rounds-{kind}").items() if number.isdigit()]:
+            rows.append([actions, *driven("the recipe itself", numbered[-1]["result"])])
+    for name, (actions, what) in VARIANTS.items():
         if found := wheel(name):
-            rows.append(driven(what, found.get("result", found), found.get("minutes")))
-    for how, what in (
-        ("score", "captions alone, the likeliest answer"),
-        ("parse", "captions alone, the answer it gives"),
-    ):
-        if found := wheel("captions"):
-            rows.append(driven(what, found[how]["result"], found["minutes"]))
-    return rows
+            rows.append([actions, *driven(what, found.get("result", found), found.get("minutes"))])
+    if found := wheel("captions"):
+        rows += [[CHOICES, *driven(what, found[how]["result"], found["minutes"])] for how, what in ANSWERS.items()]
+    return sorted(rows, key=lambda row: row[0] != CHOICES)
 
 
 def reinforced() -> list[list[str]]:
