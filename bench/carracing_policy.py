@@ -1,6 +1,6 @@
 """A vision-language model that drives CarRacing: every number about it, from nothing to the table.
 
-    python bench/carracing_policy.py                   all of it, some six hours of one core; finished parts are left alone
+    python bench/carracing_policy.py                   all of it, some eight hours of one core; finished parts are left alone
     python bench/carracing_policy.py discrete-0        one part, with what it stands on; `--list` names them
     python bench/carracing_policy.py --workers 2       two parts at a time, on one core each
 
@@ -32,8 +32,9 @@ LAPS = {"discrete": ("20", "10"), "continuous": ("30", "16")}  # of the expert, 
 HEADS = {"discrete": ["--smoothing", "0.02"], "continuous": ["--head", "gaussian"]}
 EYES = ["--backbone", "tiny-git", "--prompt", PROMPT, "--words", "0.3"]
 ROUNDS, ROUND_STEPS = 5, 600
-DAGGER = ["--round-steps", str(ROUND_STEPS), "--steps", str(ROUNDS * ROUND_STEPS), "--lr", "6e-4",
-          "--beta", "0.2", "--checkpoint-every", str(ROUND_STEPS), "--keep", str(ROUNDS)]  # fmt: skip
+DAGGER = ["--round-steps", str(ROUND_STEPS), "--lr", "6e-4", "--beta", "0.2", "--checkpoint-every", str(ROUND_STEPS),
+          "--keep", str(ROUNDS)]  # fmt: skip
+FEWER = 3  # rounds of what is compared; each begins and ends as the recipe's own
 PPO = ["--env", ENVS["discrete"], "--worlds", "8", "--rollout", "128", "--minibatch", "256", "--epochs", "5", "--gamma", "0.99",
        "--gae-lambda", "0.95", "--clip", "0.1", "--lr", "1e-4", "--normalise-returns", "--clip-reward", "5",
        "--value-warmup", "20480", "--anchor", "0.02", "--freeze", "--no-anneal"]  # fmt: skip
@@ -62,9 +63,10 @@ def collected(log: Log, kind: str) -> Path:
     return log.collect(DATA / f"carracing-{kind}", *wanted)
 
 
-def imitated(log: Log, kind: str, seed: int, *eyes: str, name: str = "") -> Path:
+def imitated(log: Log, kind: str, seed: int, *eyes: str, name: str = "", after: int = ROUNDS) -> Path:
     data = collected(log, kind)
-    flags = [*(eyes or EYES), *HEADS[kind], *DAGGER, "--episodes", LAPS[kind][1], "--seed", str(seed)]
+    flags = [*(eyes or EYES), *HEADS[kind], *DAGGER, "--steps", str(after * ROUND_STEPS), "--episodes", LAPS[kind][1]]
+    flags += ["--seed", str(seed)]
     return log.train(RUNS / (name or f"{kind}-{seed}"), "dagger", "--dataset", str(data), *flags)
 
 
@@ -89,8 +91,10 @@ def rounds(kind: str) -> Callable[[Log], dict[str, Any]]:
 
 
 def variant(name: str, kind: str, *eyes: str) -> Callable[[Log], dict[str, Any]]:
+    """The recipe with one thing changed, stopped after three rounds."""
+
     def part(log: Log) -> dict[str, Any]:
-        run = imitated(log, kind, 0, *eyes, name=name)
+        run = imitated(log, kind, 0, *eyes, name=name, after=FEWER)
         return {"minutes": minutes(run), **judge(log, run, SOME)}
 
     return part
@@ -126,7 +130,7 @@ def obedient(log: Log) -> dict[str, Any]:
     data = DATA / "carracing-orders"
     env = f"{ENVS['discrete']}:order=any"
     log.collect(data, "--env", env, "--by", "carracing", "--noise", "0.1", "--episodes", "25")
-    flags = [*EYES, *HEADS["discrete"], *DAGGER, "--episodes", "12"]
+    flags = [*EYES, *HEADS["discrete"], *DAGGER, "--steps", str(ROUNDS * ROUND_STEPS), "--episodes", "12"]
     run = log.train(RUNS / "orders", "dagger", "--dataset", str(data), *flags)
     return {"minutes": minutes(run), **measure(log, "orders", run)}
 
@@ -142,7 +146,7 @@ def speed(log: Log) -> dict[str, Any]:
 def improved(log: Log) -> dict[str, Any]:
     """PPO from the finished imitation, on the same tracks."""
     start = imitated(log, "discrete", 0)
-    run = log.train(RUNS / "ppo", "ppo", "--policy", str(start), *PPO, "--steps", "204800")
+    run = log.train(RUNS / "ppo", "ppo", "--policy", str(start), *PPO, "--steps", "122880")
     return {"minutes": minutes(run), **moved(run), **judge(log, run, MANY, against=start)}
 
 
@@ -151,7 +155,7 @@ def rescued(log: Log) -> dict[str, Any]:
     data = collected(log, "discrete")
     flags = [*EYES, *HEADS["discrete"], "--steps", "900", "--lr", "6e-4"]
     start = log.train(RUNS / "early", "bc", "--dataset", str(data), *flags)
-    run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO, "--steps", "307200")
+    run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO, "--steps", "102400")
     return {"minutes": minutes(run), **moved(run), **judge(log, run, EACH, against=start)}
 
 
@@ -168,29 +172,29 @@ def from_scratch(log: Log) -> dict[str, Any]:
     """PPO alone, a small CNN, as many decisions as imitation and PPO saw together."""
     alone = PPO[: PPO.index("--value-warmup")]
     flags = [*alone, "--lr", "3e-4", "--network.hidden", "256", "--network.activation", "relu"]
-    run = log.train(RUNS / "ppo-scratch", "ppo", *flags, "--steps", "256000")
+    run = log.train(RUNS / "ppo-scratch", "ppo", *flags, "--steps", "204800")
     return {"minutes": minutes(run), **judge(log, run, SOME)}
 
 
 PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"{kind}-{seed}": main_result(kind, seed) for seed in range(3) for kind in ENVS},
-    "rounds-discrete": rounds("discrete"),
-    "rounds-continuous": rounds("continuous"),
+    "ppo": improved,
+    "orders": obedient,
+    "ppo-early": rescued,
     "experts": experts,
-    "untrained": untrained,
     "captions": captions,
     "noise": noise,
-    "orders": obedient,
     "commentary": commentary,
-    "speed": speed,
-    "ppo": improved,
-    "ppo-early": rescued,
-    "ppo-scratch": from_scratch,
+    "rounds-discrete": rounds("discrete"),
+    "rounds-continuous": rounds("continuous"),
+    "untrained": untrained,
     "frozen": variant("frozen", "continuous", *EYES, "--tune", "frozen", "--words", "0"),
     "lora": variant("lora", "continuous", *EYES, "--tune", "lora"),
     "pooled": variant("pooled", "continuous", *EYES, "--look", "pooled"),
     "cnn": variant("cnn", "continuous", "--network.camera", "cnn"),
     "llava": variant("llava", "continuous", "--backbone", "tiny-llava", *EYES[2:]),
+    "ppo-scratch": from_scratch,
+    "speed": speed,
 }
 
 

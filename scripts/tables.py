@@ -202,12 +202,12 @@ CHOICES, PEDALS = "five choices", "steer, gas, brake"
 VARIANTS = {
     "untrained": (CHOICES, "a new head, untrained"),
     "noise": (CHOICES, "the prompt replaced by nonsense"),
-    "ppo-scratch": (CHOICES, "PPO alone, small CNN, as many steps"),
-    "frozen": (PEDALS, "the backbone frozen"),
-    "lora": (PEDALS, "LoRA in the backbone"),
-    "pooled": (PEDALS, "a pooled picture instead of every token"),
-    "llava": (PEDALS, "tiny-llava instead of tiny-git"),
-    "cnn": (PEDALS, "a small CNN instead of a language model"),
+    "ppo-scratch": (CHOICES, "PPO alone, small CNN, as many frames"),
+    "frozen": (PEDALS, "the backbone frozen, three rounds"),
+    "lora": (PEDALS, "LoRA in the backbone, three rounds"),
+    "pooled": (PEDALS, "a pooled picture instead of every token, three rounds"),
+    "llava": (PEDALS, "tiny-llava instead of tiny-git, three rounds"),
+    "cnn": (PEDALS, "a small CNN instead of a language model, three rounds"),
 }
 ANSWERS = {"score": "captions alone, the likeliest answer", "parse": "captions alone, the answer it gives"}
 
@@ -217,6 +217,8 @@ def compared() -> list[list[str]]:
     for kind, actions in (("discrete", CHOICES), ("continuous", PEDALS)):
         if numbered := [found for number, found in wheel(f"rounds-{kind}").items() if number.isdigit()]:
             rows.append([actions, *driven("the recipe itself", numbered[-1]["result"])])
+            if kind == "continuous":
+                rows.append([actions, *driven("the recipe itself, three rounds", numbered[2]["result"])])
     for name, (actions, what) in VARIANTS.items():
         if found := wheel(name):
             rows.append([actions, *driven(what, found.get("result", found), found.get("minutes"))])
