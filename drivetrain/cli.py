@@ -26,7 +26,8 @@ USAGE = """drivetrain {version}: train vision-language models to act
                                         --backbone X: how much memory a model needs, before it is loaded
   drivetrain list [WHAT]                everything there is, by name: {tables}
   drivetrain collect [FLAGS]            somebody acts, and it is written as a data set; or, --as captions
-                                        or --as instructions, scenes with true words about them
+                                        or --as instructions, scenes with true words about them; --as replay
+                                        what a run remembers; --as d4rl or --as minari in others' formats
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain audit [FLAGS]              is a model fit to judge? before anything learns from its reward; status 3 says no
@@ -37,6 +38,8 @@ USAGE = """drivetrain {version}: train vision-language models to act
 
 Each takes --help. RUN is a run folder, one of its checkpoints, or a policy that ships (`drivetrain list policies`)."""
 
+WORDS = ("captions", "instructions")
+COLLECTED = ("episodes", *WORDS, "replay", "d4rl", "minari")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
 
 
@@ -148,9 +151,15 @@ def doctor(arguments: list[str]) -> int:
 def collect(arguments: list[str]) -> int:
     form, arguments = taken(arguments, "--as", "episodes")
     if {"-h", "--help"} & set(arguments):
-        print(f"--as episodes, captions or instructions says what to collect; these are the flags of --as {form}\n")
-    if form != "episodes":
+        print(
+            f"--as {', '.join(COLLECTED[:-1])} or {COLLECTED[-1]} says what to collect; these are the flags of --as {form}\n"
+        )
+    if form not in COLLECTED:
+        raise BadConfig(f"BadConfig: a collection is --as {', '.join(COLLECTED[:-1])} or {COLLECTED[-1]}; got {form!r}")
+    if form in WORDS:
         return describe(form, arguments)
+    if form != "episodes":
+        return transcribe(form, arguments)
     from drivetrain import collect as verb
     from drivetrain.evaluate import watched
 
@@ -177,8 +186,6 @@ def taken(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]
 def describe(form: str, arguments: list[str]) -> int:
     from drivetrain import describe as verb
 
-    if form not in verb.FORMS:
-        raise BadConfig(f"BadConfig: a collection is --as episodes, {' or '.join(verb.FORMS)}; got {form!r}")
     settings = config.parse(verb.Config(), arguments, f"drivetrain collect --as {form}")
     try:
         counts = verb.describe(form, settings)
@@ -186,6 +193,14 @@ def describe(form: str, arguments: list[str]) -> int:
         print("interrupted; nothing is left of it, and the same command begins anew", file=sys.stderr)
         return 130
     print(f"{counts['train']} scenes to train on, {counts['held_out']} held out: {settings.output_dir}")
+    return 0
+
+
+def transcribe(form: str, arguments: list[str]) -> int:
+    from drivetrain import transcribe as verb
+
+    kind, write = verb.FORMS[form]
+    print(write(config.parse(kind(), arguments, f"drivetrain collect --as {form}")))
     return 0
 
 

@@ -5,7 +5,9 @@
 `--by` is an expert of the catalog, `random`, a run or `autopilot`, CARLA's TrafficManager. Data sets hold single
 pictures: whoever learns from them stacks. `--reveal` also writes what experts and auditors see.
 An interrupt loses at most the episode in progress; the same command with --resume goes on after the last whole one.
-`--as captions` and `--as instructions` write pictures with words about them instead: see `describe.py`.
+`meta/card.json` then says who acted, what the episodes returned, and a hash of all of it.
+`--as captions` and `--as instructions` write pictures with words about them instead: see `describe.py`. `--as replay`, `d4rl`
+and `minari` write what was played already: see `transcribe.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 
 from drivetrain import catalog
 from drivetrain.checkpoint import load_policy
+from drivetrain.data.card import write_card
 from drivetrain.data.lerobot import Writer
 from drivetrain.envs.rollout import Actor, Episode, RandomActor, rollout
 from drivetrain.envs.words import make_env, newest, spec_of, with_options
@@ -158,3 +161,6 @@ def collect(config: Config) -> Iterator[Episode]:
         episode.samples = []
         yield episode
     writer.finish()
+    if not config.video:  # of films every frame would have to be decoded for its hash
+        made = {key: getattr(config, key) for key in ("by", "seed", "noise", "greedy")}
+        write_card(Path(config.output_dir), made)

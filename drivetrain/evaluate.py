@@ -28,6 +28,7 @@ from drivetrain.film import write_film
 from drivetrain.models.speaker import is_speaker, open_speaker
 from drivetrain.models.vlm import load_vlm
 from drivetrain.narration import Narration
+from drivetrain.scores import normalised
 
 UNTRAINED = "untrained"
 
@@ -72,6 +73,8 @@ class Result:
             said["laps_finished"] = stats.wilson(sum(self.laps), len(self.laps)).to_json()
         if self.threshold is not None:
             said["solved"] = stats.wilson(sum(r >= self.threshold for r in self.returns), len(self.returns)).to_json()
+        if (score := normalised(self.env, said["summary"]["mean"])) is not None:
+            said["d4rl_score"] = score
         return {**said, "driving": driving(self.scores)} if self.scores else said
 
 
@@ -264,6 +267,8 @@ def _line(result: dict[str, Any]) -> str:
     more = [_driven(result["driving"])] if "driving" in result else []
     shares = {"laps_finished": "laps finished", "solved": f"at {result['threshold']} or more"}
     more += [", ".join(f"{what}: {_share(result[key])}" for key, what in shares.items() if key in result)]
+    if "d4rl_score" in result:
+        more.append(f"D4RL score {result['d4rl_score']:.1f}")
     if result["unread"]:
         more.append(f"{result['unread']} of {result['asked']} answers named no action")
     return "\n  ".join([_returns(result, s), *filter(None, more)])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from drivetrain.errors import BadData
-from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, TASK, Feature, Sample, Spec
+from drivetrain.sample import ACTION, EXPERT_ACTED, EXPERT_ACTION, REWARD, TASK, Feature, Sample, Spec
 
 IS_FIRST = "is_first"
 VALID = "valid"
@@ -219,6 +219,13 @@ class Episodes:
         for key in found.keys() & self.spec.stackable.keys():
             found[key] = {name: np.concatenate([value] * self._stack, -1) for name, value in found[key].items()}
         return found
+
+    def returns(self) -> np.ndarray:
+        """The sum of each episode's rewards, in the world's own units."""
+        self.require(REWARD)
+        sums = np.cumsum(np.concatenate([[0.0], self.values(REWARD).astype(np.float64)]))
+        ends = np.cumsum(self.lengths)
+        return sums[ends] - sums[ends - self.lengths]
 
     def fingerprint(self) -> str:
         """A hash of the spec, every number, the instructions and some evenly spaced pictures."""

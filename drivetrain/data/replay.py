@@ -15,6 +15,7 @@ journal. Large rings are memory-mapped scratch files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -284,6 +285,31 @@ def _layout(spec: Spec) -> dict[str, tuple[tuple[int, ...], str]]:
     layout[ACTION] = (spec.action.shape, spec.action.dtype)
     flags: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys((TERMINATED, ENDED, FINAL, FIRST), ((), "bool"))
     return layout | {REWARD: ((), "float32")} | flags
+
+
+def recalled(journal: Path, state: dict[str, Any], capacity: int) -> Iterator[Sample]:
+    """The episodes [T, ...] that a checkpoint's memory holds, world by world and oldest first; the files are only read.
+
+    The oldest of each world may begin half-way: what came before it was overwritten.
+    """
+    worlds = len(state["written"])
+    for world in range(worlds):
+        pieces: dict[str, list[np.ndarray]] = {}
+        for name, _ in state["files"]:
+            try:
+                held = load_file(journal / name)
+            except (OSError, SafetensorError) as error:
+                raise BadCheckpoint(
+                    f"BadCheckpoint: the replay journal {journal / name} cannot be read ({error})"
+                ) from error
+            for key in (k.partition("/")[2] for k in held if k.startswith(f"{world}/")):
+                pieces.setdefault(key, []).append(held[f"{world}/{key}"])
+        arrays = {key: np.concatenate(parts)[-(capacity // worlds) :] for key, parts in pieces.items()}
+        begin = 0
+        for end in np.flatnonzero(arrays[FINAL]).tolist() if arrays else ():
+            if end > begin:
+                yield {key: values[begin:end] for key, values in arrays.items()}
+            begin = end + 1
 
 
 class SumTree:

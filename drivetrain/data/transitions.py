@@ -70,9 +70,3 @@ class Transitions:
                     pair = torch.from_numpy(windows[key])
                     found[key], found[NEXT + key] = pair[:, :1], pair[:, 1:]
         return found
-
-    def returns(self) -> np.ndarray:
-        """Of each episode, in the world's own units."""
-        ends = np.cumsum(self.data.lengths)
-        sums = np.cumsum(np.asarray(self.data.values(REWARD), dtype=np.float64))[ends - 1]
-        return np.diff(np.concatenate([[0.0], sums]))

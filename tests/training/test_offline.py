@@ -56,13 +56,13 @@ def test_stacked_steps_are_those_of_the_data():
 
 
 def test_returns_and_their_scale_are_of_whole_episodes():
-    data = Transitions(episodes())
+    data = episodes()
     assert data.returns().tolist() == [3.0, 12.0, 21.0]
     assert reward_scale(data) == pytest.approx(1000 / 18)
     even = episodes()
     even.arrays[REWARD] = np.ones(9, np.float32)
     with pytest.raises(BadData, match="add --no-scale-rewards"):
-        reward_scale(Transitions(even))
+        reward_scale(even)
 
 
 def test_actions_are_as_heads_give_them():

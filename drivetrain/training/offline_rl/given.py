@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drivetrain import transforms
+from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
 from drivetrain.data.transitions import Transitions
 from drivetrain.envs.words import spec_of, with_options
@@ -43,14 +44,14 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
         policy = build_policy(spec, config.network, head, changes)
     if policy.recurrent:
         raise BadConfig("BadConfig: single steps teach no memory; leave --network.memory out, or use --frame-stack")
-    scale = reward_scale(Transitions(data)) if config.scale_rewards else 1.0
+    scale = reward_scale(data) if config.scale_rewards else 1.0
     steps = Transitions(data, policy.transforms, scale)
     if not spec.discrete:
         steps.action = steps.action.clamp(-NEAREST, NEAREST).float()
     return policy.train(), steps
 
 
-def reward_scale(data: Transitions) -> float:
+def reward_scale(data: Episodes) -> float:
     returns = data.returns()
     spread = float(returns.max() - returns.min())
     if spread <= 0:

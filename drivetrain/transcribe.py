@@ -1,0 +1,100 @@
+"""What was played already, written as a data set: what a learner remembers, or another's file format.
+
+    drivetrain collect --as replay --by runs/sac --output-dir data/hopper-replay
+    drivetrain collect --as d4rl --dataset data/hopper-replay --output-dir hopper-replay.hdf5
+    drivetrain collect --as minari --dataset data/hopper-replay --output-dir hopper-replay
+
+A replay is everything that a run of dqn or sac remembered at a checkpoint: what D4RL calls medium-replay where that run was
+stopped half-way. `--by RUN/checkpoints/000100000` is an earlier one, where --keep left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drivetrain import checkpoint
+from drivetrain.data.card import write_card
+from drivetrain.data.lerobot import Writer
+from drivetrain.data.minari import is_minari, write_d4rl, write_minari
+from drivetrain.data.open import open_dataset
+from drivetrain.data.replay import ENDED, recalled
+from drivetrain.data.replay import REWARD as GAINED
+from drivetrain.data.replay import TERMINATED as OVER
+from drivetrain.envs.words import newest, spec_of, with_options
+from drivetrain.errors import BadConfig, BadData
+from drivetrain.run import read_config
+from drivetrain.sample import ACTION, REWARD, TERMINATED, TRUNCATED
+
+
+@dataclass(frozen=True)
+class Recall:
+    by: str = "runs/sac"  # a run of dqn or sac, or one of its checkpoints
+    output_dir: str = "data/replay"
+
+
+@dataclass(frozen=True)
+class Copy:
+    dataset: str = ""  # a data set: a folder, a file, or several with commas between
+    env: str = ""  # the world it is from, where the data set does not say
+    output_dir: str = ""  # the folder, or for D4RL the file, to write
+
+
+def recall(config: Recall) -> str:
+    """Every episode that a checkpoint's memory holds; one line about what was written."""
+    place = checkpoint.resolve(config.by)
+    state = checkpoint.read(place, "replay")
+    run = place.parent.parent
+    policy: Any = checkpoint.load_policy(place)
+    capacity = read_config(run)["config"]["capacity"]
+    spec = replace(spec_of(with_options(policy.spec.env, stack=1)), env=policy.spec.env)
+    writer = Writer(Path(config.output_dir), spec)
+    for episode in recalled(run / "replay" / "journal", state, capacity):
+        actions = policy.to_world(torch.from_numpy(episode[ACTION]))
+        count = len(actions)
+        for i in range(count):
+            over = bool(episode[OVER][i])
+            cut = i == count - 1 and not over
+            assert over or bool(episode[ENDED][i]) == cut, "only the last step of an episode ends it"
+            seen = {key: episode[key][i] for key in spec.observations}
+            done = {ACTION: actions[i], REWARD: episode[GAINED][i], TERMINATED: over, TRUNCATED: cut}
+            writer.add(newest({**seen, **done}, spec))
+        writer.end_episode()
+    if not writer.episodes:
+        raise BadData(f"BadData: the memory of {place} holds no episode; train on, and take a later checkpoint")
+    writer.finish()
+    made = {"replay": str(config.by), "step": checkpoint.read_manifest(place)["step"]}
+    card = write_card(Path(config.output_dir), made)
+    mean = card["returns"]["mean"]
+    return f"{card['episodes']} episodes, {card['frames']} frames, mean return {mean:.1f}: {config.output_dir}"
+
+
+def copy(form: str, config: Copy) -> str:
+    """The same episodes in Minari's or D4RL's files; one line about what was written."""
+    for name in ("dataset", "output_dir"):
+        if not getattr(config, name):
+            raise BadConfig(
+                f"BadConfig: --as {form} needs --dataset and --output-dir, got no --{name.replace('_', '-')}"
+            )
+    place = Path(config.output_dir)
+    if place.is_file() or is_minari(place):
+        raise BadConfig(f"BadConfig: {place} is there already; name another --output-dir, or remove it")
+    data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
+    if form == "d4rl":
+        if place.suffix not in (".hdf5", ".h5"):
+            raise BadConfig(f"BadConfig: --as d4rl writes one .hdf5 file, got --output-dir {place}; name it so")
+        write_d4rl(data, place)
+    else:
+        write_minari(data, place, name=place.name)
+    return f"{data.episodes} episodes, {len(data)} frames: {place}"
+
+
+FORMS: dict[str, tuple[type[Any], Callable[[Any], str]]] = {
+    "replay": (Recall, recall),
+    "d4rl": (Copy, lambda config: copy("d4rl", config)),
+    "minari": (Copy, lambda config: copy("minari", config)),
+}

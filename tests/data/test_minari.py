@@ -1,0 +1,210 @@
+"""The files of offline reinforcement learning: what is written comes back, what is broken is named, ends stay ends."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from drivetrain.cli import main
+from drivetrain.data.minari import is_minari, open_d4rl, open_minari, write_d4rl, write_minari
+from drivetrain.data.open import open_dataset
+from drivetrain.envs.words import spec_of
+from drivetrain.errors import BadData
+from drivetrain.sample import ACTION, FRONT, REWARD, STATE, TERMINATED, TRUNCATED
+from drivetrain.scores import REFERENCE, normalised
+
+
+def steps(count=10, width=11, actions=3):
+    """Arrays as D4RL has them: an end by itself after 4, a time limit after 3, and three that the file cuts off."""
+    random = np.random.default_rng(0)
+    ends, limits = np.zeros((2, count), bool)
+    ends[3], limits[6] = True, True
+    return {
+        "observations": random.normal(size=(count, width)).astype(np.float32),
+        "actions": random.uniform(-1, 1, (count, actions)).astype(np.float32),
+        "rewards": np.arange(count, dtype=np.float32),
+        "terminals": ends,
+        "timeouts": limits,
+    }
+
+
+def written(path, **changes):
+    """A file of D4RL's with some columns changed, or left out where None."""
+    with h5py.File(path, "w") as file:
+        for key, values in {**steps(), **changes}.items():
+            if values is not None:
+                file.create_dataset(key, data=values)
+    return path
+
+
+def test_a_file_of_d4rl_is_episodes_of_the_world_in_its_name(tmp_path):
+    data = open_dataset(str(written(tmp_path / "hopper_medium_replay-v2.hdf5")))
+    assert data.lengths.tolist() == [4, 3, 3]
+    assert data.spec.env == "hopper"
+    assert data.spec.action.names == spec_of("hopper").action.names
+    assert data.values(TERMINATED).nonzero()[0].tolist() == [3]
+    assert data.values(TRUNCATED).nonzero()[0].tolist() == [6, 9]
+    np.testing.assert_array_equal(data.values(STATE), steps()["observations"])
+
+
+def test_a_file_of_another_world_tells_its_own_shape(tmp_path):
+    data = open_d4rl(written(tmp_path / "pen-human-v1.hdf5"))
+    assert (data.spec.env, data.spec.action.shape, data.spec.action.low) == ("", (3,), -1.0)
+
+
+def test_ends_are_found_where_an_old_file_has_no_timeouts(tmp_path):
+    after = np.roll(steps()["observations"], -1, axis=0)
+    after[[3, 6]] += 1  # what these led to is not where the next step begins
+    path = written(tmp_path / "hopper_old-v0.hdf5", timeouts=None, next_observations=after)
+    assert open_d4rl(path).lengths.tolist() == [4, 3, 3]
+
+
+NAN = steps()["rewards"].copy()
+NAN[5] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rewards": None}, "got no rewards, but actions, observations"),
+        ({"actions": steps()["actions"][:7]}, "actions has 7 rows, rewards has 10"),
+        ({"rewards": NAN}, "next.reward: episode 1: got NaN or infinity"),
+        ({"timeouts": None}, "got neither timeouts nor next_observations"),
+        ({"actions": 3 * steps()["actions"]}, "actions of episode 0 leave the bounds of hopper"),
+    ],
+)
+def test_a_broken_file_is_named_by_key_and_episode(changes, says, tmp_path):
+    with pytest.raises(BadData, match=says):
+        open_d4rl(written(tmp_path / "hopper_broken-v2.hdf5", **changes))
+
+
+def test_what_is_no_hdf5_is_one_line(tmp_path):
+    (tmp_path / "hopper.hdf5").write_text("<html>not found</html>")
+    with pytest.raises(BadData, match="is no HDF5 file that can be read"):
+        open_d4rl(tmp_path / "hopper.hdf5")
+
+
+def test_d4rl_there_and_back_is_the_same(tmp_path):
+    first = open_d4rl(written(tmp_path / "hopper_first-v2.hdf5"))
+    write_d4rl(first, tmp_path / "hopper_second-v2.hdf5")
+    assert open_d4rl(tmp_path / "hopper_second-v2.hdf5").fingerprint() == first.fingerprint()
+
+
+def test_minari_keeps_every_step_that_led_somewhere_known(tmp_path):
+    first = open_d4rl(written(tmp_path / "hopper_first-v2.hdf5"))
+    write_minari(first, tmp_path / "mine", "hopper/mine-v0")
+    assert is_minari(tmp_path / "mine")
+    second = open_dataset(str(tmp_path / "mine"))
+    assert (second.spec.env, second.lengths.tolist()) == ("hopper", [4, 2, 2])
+    kept = [0, 1, 2, 3, 4, 5, 7, 8]
+    for key in (STATE, ACTION, REWARD):
+        np.testing.assert_array_equal(second.values(key), first.values(key)[kept], err_msg=key)
+    with h5py.File(tmp_path / "mine" / "data" / "main_data.hdf5") as file:
+        np.testing.assert_array_equal(file["episode_1/observations"], first.values(STATE)[4:7])
+
+
+def test_pictures_and_choices_there_and_back(tmp_path):
+    from drivetrain.data.fake import open_fake
+
+    first = open_fake(spec_of("carracing"))
+    write_minari(first, tmp_path / "mine", "carracing/mine-v0")
+    second = open_minari(tmp_path / "mine")
+    assert second.spec.action.choices == first.spec.action.choices
+    np.testing.assert_array_equal(second.episode(0)[FRONT][:], first.episode(0)[FRONT][: second.lengths[0]])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda file: file["episode_1"].__delitem__("rewards"), "episode_1: got no rewards"),
+        (lambda file: file.__delitem__("episode_2"), "got 2 episodes, data/metadata.json says 3"),
+        (lambda file: file["episode_0"].__setitem__("actions", np.zeros((2, 3))), "actions has 2 rows, rewards has 4"),
+        (
+            lambda file: file["episode_0"].__setitem__("observations", np.zeros((4, 11))),
+            "expected 5: one more than rewards",
+        ),
+    ],
+)
+def test_a_broken_minari_set_is_named_by_key_and_episode(damage, says, tmp_path):
+    write_minari(open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")), tmp_path / "mine", "mine")
+    with h5py.File(tmp_path / "mine" / "data" / "main_data.hdf5", "a") as file:
+        for key in ("actions", "observations"):
+            if says.startswith(key) or ("one more" in says and key == "observations"):
+                del file["episode_0"][key]
+        damage(file)
+    with pytest.raises(BadData, match=says):
+        open_minari(tmp_path / "mine")
+
+
+def test_minari_itself_reads_what_we_wrote(tmp_path):
+    """Its own reader, where it is installed: it needs jax for this format."""
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("jax")
+    write_minari(open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")), tmp_path / "mine", "hopper/mine-v0")
+    theirs = minari.MinariDataset(tmp_path / "mine" / "data")
+    assert [len(episode.rewards) for episode in theirs.iterate_episodes()] == [4, 2, 2]
+
+
+def test_several_sets_are_one(tmp_path):
+    paths = [str(written(tmp_path / f"hopper_{name}-v2.hdf5")) for name in ("medium", "expert")]
+    assert open_dataset(",".join(paths)).lengths.tolist() == [4, 3, 3] * 2
+
+
+def test_the_command_writes_both_formats(tmp_path, capsys):
+    source = str(written(tmp_path / "hopper_first-v2.hdf5"))
+    for form, place in (("d4rl", "hopper_again-v2.hdf5"), ("minari", "again")):
+        where = str(tmp_path / place)
+        assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 0
+        assert "3 episodes" in capsys.readouterr().out
+        assert open_dataset(where).episodes == 3
+        assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 2
+
+
+def test_a_replay_is_what_the_run_remembers(tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "replay"
+    small = ["--steps", "400", "--warmup", "100", "--capacity", "240", "--worlds", "2", "--batch-size", "8"]
+    assert (
+        main(
+            [
+                "train",
+                "sac",
+                "--env",
+                "pendulum",
+                *small,
+                "--checkpoint-every",
+                "200",
+                "--output-dir",
+                str(run),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    assert main(["collect", "--as", "replay", "--by", str(run), "--output-dir", str(folder)]) == 0
+    data = open_dataset(str(folder))
+    card = json.loads((folder / "meta" / "card.json").read_text())
+    assert card["frames"] == len(data) <= 240
+    assert card["fingerprint"] == data.fingerprint()
+    assert data.spec.env == "pendulum"
+    action = data.values(ACTION)
+    assert np.abs(action).max() <= spec_of("pendulum").action.high
+    assert not data.values(TERMINATED).any()
+    # pendulum's own physics says that each step follows from the one before
+    from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+    episode = data.episode(0)
+    world = PendulumEnv()
+    world.reset(seed=0)
+    cosine, sine, speed = np.asarray(episode[STATE][0], dtype=np.float64)
+    world.state = np.array([np.arctan2(sine, cosine), speed])
+    for i in range(min(5, len(episode[REWARD]) - 1)):
+        seen, reward, *_ = world.step(episode[ACTION][i] * 2 / spec_of("pendulum").action.high)
+        np.testing.assert_allclose(seen, episode[STATE][i + 1], atol=1e-4)
+        assert reward == pytest.approx(float(episode[REWARD][i]), abs=1e-3)
+
+
+def test_scores_are_d4rls():
+    assert normalised("hopper", 3234.3) == pytest.approx(100)
+    assert normalised("hopper:stack=2", REFERENCE["hopper"][0]) == pytest.approx(0)
+    assert normalised("pendulum", -200) is None
