@@ -240,13 +240,18 @@ def load_policy(path: str | Path) -> Policy:
     """The policy of a run or checkpoint, ready to act."""
     checkpoint = resolve(path)
     state = read(checkpoint, "policy")
+    policy: Policy = built_by(state, checkpoint).from_state(state)
+    return policy
+
+
+def built_by(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
+    """The class that a policy's state wants to be built by."""
     module, _, thing = state["build"].partition(":")
     if not module.startswith("drivetrain."):
         raise BadCheckpoint(
             f"BadCheckpoint: {checkpoint} wants to be built by {module}; only drivetrain's own code may"
         )
-    policy: Policy = getattr(importlib.import_module(module), thing).from_state(state)
-    return policy
+    return getattr(importlib.import_module(module), thing)
 
 
 def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:

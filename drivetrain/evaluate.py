@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from drivetrain import catalog, stats
-from drivetrain.checkpoint import load_policy, read, read_manifest, resolve
+from drivetrain.checkpoint import built_by, load_policy, read, read_manifest, resolve
 from drivetrain.collect import find_actor
 from drivetrain.envs.rollout import Actor, Episode, rollout
 from drivetrain.envs.words import make_env, spec_of, split_name, with_options
@@ -218,10 +218,9 @@ def opponent(against: str, path: str, env: str, config: Config) -> Result:
 
 def untrained(path: str) -> Actor:
     """The policy of a run as it was before it learned anything: its backbone as that came, all else new from a fixed seed."""
-    from drivetrain.models.driver import Driver
-
     torch.manual_seed(0)
-    policy = Driver.from_description(read(resolve(path), "policy"))
+    state = read(resolve(path), "policy")
+    policy = built_by(state, path).from_description(state)
     if policy.reader is not None:
         began = load_vlm(policy.network.backbone)
         began.merge()

@@ -9,7 +9,8 @@ A sample is a flat dict whose keys are LeRobot's, the same in memory, on disk an
 
 `expert.action`, where a data set has it, is what an expert would have done there; imitation learns it instead of `action`.
 `expert.acted` says at which steps it was the expert who did, `expert.words` which of its sentences it would say there.
-`observation.instruction` is for worlds that give one of several orders: the number of a text.
+`observation.instruction` is for worlds that give one of several orders: the number of a text. `observation.aim` is the return
+that is still wanted, for policies that act to get what they are asked for.
 
 What only an expert or an auditor may see is under `privileged.` in an environment's `info`; no policy reads it.
 
@@ -36,6 +37,7 @@ Memory = dict[str, "Tensor"]  # what a policy carries from step to step; every t
 STATE = "observation.state"
 FRONT = "observation.images.front"
 INSTRUCTION = "observation.instruction"
+AIM = "observation.aim"
 ACTION = "action"
 EXPERT_ACTION = "expert.action"
 EXPERT_ACTED = "expert.acted"

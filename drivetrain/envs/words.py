@@ -1,8 +1,9 @@
-"""Gymnasium environments that speak the words of `sample.py`, and the two wrappers any of them takes.
+"""Gymnasium environments that speak the words of `sample.py`, and the three wrappers any of them takes.
 
 `make_env("carracing:drawing=official,repeat=2,stack=4")` is a name of the catalog, then options: those of the
-environment's own file, and for every environment `repeat` (each action is held for so many steps) and `stack` (the last
-so many pictures lie along the channels, states end to end).
+environment's own file, and for every environment `repeat` (each action is held for so many steps), `aim` (the return that is
+wanted, and then what is still wanted of it, is seen) and `stack` (the last so many pictures lie along the channels, states end
+to end).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 
 from drivetrain import catalog
 from drivetrain.errors import BadConfig
-from drivetrain.sample import Feature, Sample, Spec
+from drivetrain.sample import AIM, Feature, Sample, Spec
+
+OURS = ("repeat", "aim", "stack")  # options that every environment takes, unless it has its own of that name
 
 
 def space_of(feature: Feature) -> gym.Space[Any]:
@@ -106,6 +109,35 @@ class Repeat(gym.Wrapper[Sample, Any, Sample, Any]):
         return self.env.observe() if blind else seen, total, terminated, truncated, info  # type: ignore[attr-defined]
 
 
+class Aim(gym.Wrapper[Sample, Any, Sample, Any]):
+    """What is wanted of the episode is seen at its start, and what is still wanted of it after each step."""
+
+    def __init__(self, env: gym.Env[Sample, Any], wanted: float):
+        super().__init__(env)
+        inner: Spec = env.sample_spec  # type: ignore[attr-defined]
+        self.wanted = self.left = wanted
+        self.sample_spec = aimed(inner)
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.left = self.wanted
+        return self._with_aim(observation), info
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.left -= float(reward)
+        return self._with_aim(observation), float(reward), terminated, truncated, info
+
+    def _with_aim(self, observation: Sample) -> Sample:
+        return {**observation, AIM: np.array([self.left], dtype=np.float32)}
+
+
+def aimed(spec: Spec) -> Spec:
+    """The same with an aim to be seen."""
+    return replace(spec, features={**spec.features, AIM: Feature((1,), names=("return",))})
+
+
 class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
     """The last `count` observations in one: pictures along the channels, other arrays end to end; oldest first."""
 
@@ -167,21 +199,32 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures become arrays: no screen is looked for
     build = catalog.find("envs", base)
     takes = list(inspect.signature(build).parameters)
-    ours = {option: options.pop(option) for option in ("repeat", "stack") if option in options and option not in takes}
+    ours = {option: options.pop(option) for option in OURS if option in options and option not in takes}
     for option in options:
         if option not in takes:
-            known = ", ".join(dict.fromkeys([*takes, "repeat", "stack"]))
+            known = ", ".join(dict.fromkeys([*takes, *OURS]))
             raise BadConfig(f"BadConfig: the env {base} has no option {option!r}; it takes {known}")
     for option, value in ours.items():
-        if not isinstance(value, int) or value < 1:
+        if option != "aim" and (not isinstance(value, int) or value < 1):
             raise BadConfig(f"BadConfig: {option} must be a whole number from 1 up, got {value!r} in {name!r}")
     env = build(**options)
     if ours.get("repeat", 1) > 1:
         env = Repeat(env, ours["repeat"])
+    if "aim" in ours:
+        env = Aim(env, _number(ours["aim"], name))
     if ours.get("stack", 1) > 1:
         env = Stack(env, ours["stack"])
     env.sample_spec = replace(env.sample_spec, env=name)
     return env
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise BadConfig(
+            f"BadConfig: aim must be a number, the return that is wanted, got {value!r} in {name!r}"
+        ) from None
 
 
 def spec_of(name: str) -> Spec:

@@ -148,20 +148,25 @@ class Driver(nn.Module):
         about = {key: value for key, value in self.describe().items() if key != "reader"}
         (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n")
 
-    @staticmethod
-    def from_description(said: Mapping[str, Any]) -> Driver:
+    @classmethod
+    def from_description(cls, said: Mapping[str, Any]) -> Driver:
         """The same networks with new weights."""
         network, reader = from_json(Network, said["network"]), None
         if "reader" in said:
             from drivetrain.models.reader import described
 
             reader = described(said["reader"], sight_of(network))
-        spec, changes = Spec.from_json(said["spec"]), transforms.from_json(said["transforms"])
-        return Driver(spec, network, said["head"], changes, reader)
+        return cls.described(
+            said, Spec.from_json(said["spec"]), network, transforms.from_json(said["transforms"]), reader
+        )
 
-    @staticmethod
-    def from_state(state: Mapping[str, Any]) -> Driver:
-        driver = Driver.from_description(state)
+    @classmethod
+    def described(cls, said: Mapping[str, Any], spec: Spec, network: Network, changes: Any, reader: Any) -> Driver:
+        return cls(spec, network, said["head"], changes, reader)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Driver:
+        driver = cls.from_description(state)
         driver.load_state_dict(state["weights"])
         return driver.eval()
 
