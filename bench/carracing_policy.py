@@ -5,9 +5,9 @@
     python bench/carracing_policy.py --workers 2       two parts at a time, on one core each
 
 Every part is a handful of `drivetrain` commands with one thread. Returns are on tracks from seed 90,000 on, which no training
-draws and nothing was chosen on, at the last checkpoint; those over 40 tracks or more are in Gymnasium's own drawing, those over
-30 in ours, which has the same pixels. Runs go to runs/carracing/, each part to bench/results/carracing_policy/PART.json with
-its commands and the seconds each took.
+draws and nothing was chosen on, at the last checkpoint; those of the main runs, and of PPO after them, are in Gymnasium's own
+drawing, all others in ours, which has the same pixels. Runs go to runs/carracing/, each part to
+bench/results/carracing_policy/PART.json with its commands and the seconds each took.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from parts import Log, main, minutes
+
+from drivetrain import stats
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "carracing_policy"
@@ -40,10 +42,11 @@ PPO = ["--env", ENVS["discrete"], "--worlds", "8", "--rollout", "128", "--miniba
        "--value-warmup", "20480", "--anchor", "0.02", "--freeze", "--no-anneal"]  # fmt: skip
 
 
-def judge(log: Log, who: Path | str, tracks: int, *flags: str, against: Path | str = "") -> dict[str, Any]:
-    """In Gymnasium's own drawing where the tracks are many, else in ours, which has the same pixels."""
-    more = ["--against", str(against)] if against else []
-    more += ["--fast"] if tracks < MANY and tracks != EACH else []
+def judge(
+    log: Log, who: Path | str, tracks: int, *flags: str, against: Path | str = "", fast: bool = True
+) -> dict[str, Any]:
+    """In our own drawing, which has the same pixels, or in Gymnasium's."""
+    more = [*(["--against", str(against)] if against else []), *(["--fast"] if fast else [])]
     said = json.loads(
         log.run("eval", str(who), "--episodes", str(tracks), "--seed", str(TRACKS), "--json", *more, *flags)
     )
@@ -74,7 +77,7 @@ def main_result(kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
         run = imitated(log, kind, seed)
         tracks = MANY if seed == 0 else EACH
-        return {"minutes": minutes(run), **judge(log, run, tracks)}
+        return {"minutes": minutes(run), **judge(log, run, tracks, fast=False)}
 
     return part
 
@@ -147,7 +150,9 @@ def improved(log: Log) -> dict[str, Any]:
     """PPO from the finished imitation, on the same tracks."""
     start = imitated(log, "discrete", 0)
     run = log.train(RUNS / "ppo", "ppo", "--policy", str(start), *PPO, "--steps", "122880")
-    return {"minutes": minutes(run), **moved(run), **judge(log, run, MANY, against=start)}
+    found, before = judge(log, run, MANY, fast=False), json.loads((RESULTS / "discrete-0.json").read_text())["result"]
+    paired = stats.paired(found["result"]["returns"], before["returns"]).to_json()
+    return {"minutes": minutes(run), **moved(run), **found, "against": before, "paired": paired}
 
 
 def rescued(log: Log) -> dict[str, Any]:
