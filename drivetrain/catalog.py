@@ -53,6 +53,9 @@ ENVS: dict[str, Entry] = {
 ALGORITHMS: dict[str, Entry] = {
     "bc": Entry("drivetrain.training.il.bc", "behaviour cloning: do what the demonstrator did"),
     "dagger": Entry("drivetrain.training.il.dagger", "clone, act, ask the expert what was right, and clone all of it"),
+    "gail": Entry(
+        "drivetrain.training.il.gail", "act so that nobody can tell it from the demonstrations; no reward is seen"
+    ),
     "dqn": Entry("drivetrain.training.online_rl.dqn", "deep Q-learning, for discrete actions"),
     "iql": Entry("drivetrain.training.offline_rl.iql", "implicit Q-learning: the better actions of a data set"),
     "td3bc": Entry("drivetrain.training.offline_rl.td3bc", "TD3+BC: climb the critic, stay near the data"),

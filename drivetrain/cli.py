@@ -27,7 +27,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain list [WHAT]                everything there is, by name: {tables}
   drivetrain collect [FLAGS]            somebody acts, and it is written as a data set; or, --as captions
                                         or --as instructions, scenes with true words about them; --as replay
-                                        what a run remembers; --as d4rl or --as minari in others' formats
+                                        what a run remembers; --as subset, d4rl or minari a set anew
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain audit [FLAGS]              is a model fit to judge? before anything learns from its reward; status 3 says no
@@ -39,7 +39,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
 Each takes --help. RUN is a run folder, one of its checkpoints, or a policy that ships (`drivetrain list policies`)."""
 
 WORDS = ("captions", "instructions")
-COLLECTED = ("episodes", *WORDS, "replay", "d4rl", "minari")
+COLLECTED = ("episodes", *WORDS, "replay", "subset", "d4rl", "minari")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
 
 

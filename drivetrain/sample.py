@@ -10,7 +10,8 @@ A sample is a flat dict whose keys are LeRobot's, the same in memory, on disk an
 `expert.action`, where a data set has it, is what an expert would have done there; imitation learns it instead of `action`.
 `expert.acted` says at which steps it was the expert who did, `expert.words` which of its sentences it would say there.
 `observation.instruction` is for worlds that give one of several orders: the number of a text. `observation.aim` is the return
-that is still wanted, for policies that act to get what they are asked for.
+that is still wanted, for policies that act to get what they are asked for; `observation.over` is 1 where the world has ended
+and goes on as a place where one stays.
 
 What only an expert or an auditor may see is under `privileged.` in an environment's `info`; no policy reads it.
 
@@ -38,6 +39,7 @@ STATE = "observation.state"
 FRONT = "observation.images.front"
 INSTRUCTION = "observation.instruction"
 AIM = "observation.aim"
+OVER = "observation.over"
 ACTION = "action"
 EXPERT_ACTION = "expert.action"
 EXPERT_ACTED = "expert.acted"

@@ -1,11 +1,13 @@
 """What was played already, written as a data set: what a learner remembers, or another's file format.
 
     drivetrain collect --as replay --by runs/sac --output-dir data/hopper-replay
+    drivetrain collect --as subset --dataset data/hopper --episodes 4 --every 20 --output-dir data/hopper-4x50
     drivetrain collect --as d4rl --dataset data/hopper-replay --output-dir hopper-replay.hdf5
     drivetrain collect --as minari --dataset data/hopper-replay --output-dir hopper-replay
 
 A replay is everything that a run of dqn or sac remembered at a checkpoint: what D4RL calls medium-replay where that run was
-stopped half-way. `--by RUN/checkpoints/000100000` is an earlier one, where --keep left it.
+stopped half-way. `--by RUN/checkpoints/000100000` is an earlier one, where --keep left it. A subset has some episodes, and of
+them every so many steps: what imitation from few pairs is measured on. Its steps no longer follow one another.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from drivetrain import checkpoint
@@ -42,6 +45,16 @@ class Copy:
     dataset: str = ""  # a data set: a folder, a file, or several with commas between
     env: str = ""  # the world it is from, where the data set does not say
     output_dir: str = ""  # the folder, or for D4RL the file, to write
+
+
+@dataclass(frozen=True)
+class Subset:
+    dataset: str = ""  # a data set: a folder, a file, or several with commas between
+    env: str = ""  # the world it is from, where the data set does not say
+    episodes: int = 4  # so many of its episodes, the first
+    every: int = 20  # one step in so many; where it begins is drawn for each episode
+    seed: int = 0
+    output_dir: str = "data/subset"
 
 
 def recall(config: Recall) -> str:
@@ -93,8 +106,36 @@ def copy(form: str, config: Copy) -> str:
     return f"{data.episodes} episodes, {len(data)} frames: {place}"
 
 
+def subset(config: Subset) -> str:
+    """Some episodes, and of them some steps; one line about what was written."""
+    if not config.dataset:
+        raise BadConfig("BadConfig: --as subset needs --dataset; name the data set to take from")
+    if min(config.episodes, config.every) < 1:
+        got = f"{config.episodes} and {config.every}"
+        raise BadConfig(f"BadConfig: --episodes and --every must be 1 or more, got {got}")
+    data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
+    if data.episodes < config.episodes:
+        raise BadData(f"BadData: {config.dataset} has {data.episodes} episodes, --episodes asks for {config.episodes}")
+    writer = Writer(Path(config.output_dir), replace(data.spec, fps=data.spec.fps / config.every))
+    random = np.random.default_rng(config.seed)
+    for number in range(config.episodes):
+        episode = data.episode(number)
+        length = len(episode[ACTION])
+        kept = np.arange(random.integers(min(config.every, length)), length, config.every)
+        for i in kept:
+            step = {key: values[i] for key, values in episode.items()}
+            over = bool(step[TERMINATED]) and i == length - 1
+            writer.add({**step, TERMINATED: over, TRUNCATED: i == kept[-1] and not over})
+        writer.end_episode()
+    writer.finish()
+    made = {"dataset": config.dataset, "episodes": config.episodes, "every": config.every, "seed": config.seed}
+    card = write_card(Path(config.output_dir), made)
+    return f"{card['episodes']} episodes, {card['frames']} frames: {config.output_dir}"
+
+
 FORMS: dict[str, tuple[type[Any], Callable[[Any], str]]] = {
     "replay": (Recall, recall),
+    "subset": (Subset, subset),
     "d4rl": (Copy, lambda config: copy("d4rl", config)),
     "minari": (Copy, lambda config: copy("minari", config)),
 }

@@ -102,7 +102,10 @@ MISTAKES = [
     (["train", "ppo", "--checkpoint-every", "-5"], "--checkpoint-every must be 0 or more, got -5"),
     (["train", "ppo", "stray"], "Unrecognized options: stray"),
     (["train", "ppo", "--env", "cartpol"], "there is no env called 'cartpol'; did you mean cartpole"),
-    (["train", "ppo", "--env", "cartpole:colour=red"], "has no option 'colour'; it takes endless, repeat, aim, stack"),
+    (
+        ["train", "ppo", "--env", "cartpole:colour=red"],
+        "has no option 'colour'; it takes endless, repeat, absorb, aim, stack",
+    ),
     (
         ["train", "ppo", "--head", "gausian", "--env", "pendulum"],
         "there is no head called 'gausian'; did you mean gaussian?",

@@ -1,9 +1,9 @@
-"""Gymnasium environments that speak the words of `sample.py`, and the three wrappers any of them takes.
+"""Gymnasium environments that speak the words of `sample.py`, and the four wrappers any of them takes.
 
 `make_env("carracing:drawing=official,repeat=2,stack=4")` is a name of the catalog, then options: those of the
-environment's own file, and for every environment `repeat` (each action is held for so many steps), `aim` (the return that is
-wanted, and then what is still wanted of it, is seen) and `stack` (the last so many pictures lie along the channels, states end
-to end).
+environment's own file, and for every environment `repeat` (each action is held for so many steps), `absorb` (an end of the
+world's own becomes a place where one stays for so many steps), `aim` (the return that is wanted, and then what is still wanted
+of it, is seen) and `stack` (the last so many pictures lie along the channels, states end to end).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 
 from drivetrain import catalog
 from drivetrain.errors import BadConfig
-from drivetrain.sample import AIM, Feature, Sample, Spec
+from drivetrain.sample import AIM, OVER, Feature, Sample, Spec
 
-OURS = ("repeat", "aim", "stack")  # options that every environment takes, unless it has its own of that name
+OURS = ("repeat", "absorb", "aim", "stack")  # options that every environment takes, unless it has its own of that name
 
 
 def space_of(feature: Feature) -> gym.Space[Any]:
@@ -138,6 +138,42 @@ def aimed(spec: Spec) -> Spec:
     return replace(spec, features={**spec.features, AIM: Feature((1,), names=("return",))})
 
 
+class Absorb(gym.Wrapper[Sample, Any, Sample, Any]):
+    """An end of the world's own becomes a place where one stays (Kostrikov et al. 2019): nothing is seen there but that it is
+    over, nothing is earned, and after `steps` more a time limit cuts the episode. So no end can be sought or shunned."""
+
+    def __init__(self, env: gym.Env[Sample, Any], steps: int):
+        super().__init__(env)
+        self.steps, self.left = steps, 0
+        self.info: dict[str, Any] = {}
+        self.sample_spec = absorbing(env.sample_spec)  # type: ignore[attr-defined]
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.left = 0
+        return {**observation, OVER: np.zeros(1, np.float32)}, info
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        if self.left:
+            self.left -= 1
+            return self.nothing(), 0.0, False, not self.left, self.info
+        observation, reward, terminated, truncated, self.info = self.env.step(action)
+        if terminated:
+            self.left = self.steps
+            return self.nothing(), float(reward), False, False, self.info
+        return {**observation, OVER: np.zeros(1, np.float32)}, float(reward), False, truncated, self.info
+
+    def nothing(self) -> Sample:
+        blank = {key: np.zeros(f.shape, f.dtype) for key, f in self.sample_spec.observations.items()}
+        return blank | {OVER: np.ones(1, np.float32)}
+
+
+def absorbing(spec: Spec) -> Spec:
+    """The same, where it can be seen that all is over."""
+    return replace(spec, features={**spec.features, OVER: Feature((1,), low=0.0, high=1.0, names=("is_over",))})
+
+
 class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
     """The last `count` observations in one: pictures along the channels, other arrays end to end; oldest first."""
 
@@ -210,6 +246,8 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
     env = build(**options)
     if ours.get("repeat", 1) > 1:
         env = Repeat(env, ours["repeat"])
+    if "absorb" in ours:
+        env = Absorb(env, ours["absorb"])
     if "aim" in ours:
         env = Aim(env, _number(ours["aim"], name))
     if ours.get("stack", 1) > 1:

@@ -32,7 +32,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ("name", "says"),
     [
         ("cartpole:repeat", "has no value; write cartpole:repeat=VALUE"),
-        ("cartpole:colour=red", "no option 'colour'; it takes endless, repeat, aim, stack"),
+        ("cartpole:colour=red", "no option 'colour'; it takes endless, repeat, absorb, aim, stack"),
         ("cartpole:repeat=0", "repeat must be a whole number from 1 up, got 0"),
         ("cartpole:stack=two", "stack must be a whole number from 1 up, got 'two'"),
         ("cartpole-pixels:stack=0", "stack must be a whole number from 1 up, got 0"),

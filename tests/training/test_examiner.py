@@ -18,7 +18,7 @@ from drivetrain.envs.words import make_env
 from drivetrain.models.decision import Attention
 from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
-from drivetrain.training.il import bc, dagger
+from drivetrain.training.il import bc, dagger, gail
 from drivetrain.training.offline_rl import cql, dt, iql, td3bc
 from drivetrain.training.online_rl import dqn, ppo, sac
 
@@ -47,6 +47,19 @@ VARIANTS = {
     "bc-lstm-dropout": ("bc", replace(bc.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
     "dagger-lstm-dropout": ("dagger", replace(dagger.DEBUG, network=replace(LSTM, dropout=0.3), length=4)),
     "dagger-alone": ("dagger", replace(dagger.DEBUG, dataset="", env="cartpole-pixels", frame_stack=2, network=TINY)),
+    "gail-ppo": ("gail", replace(gail.DEBUG, generator="ppo")),
+    "gail-choices": ("gail", replace(gail.DEBUG, env="cartpole:absorb=2", generator="ppo", penalty=1.0)),
+    "gail-carracing": (
+        "gail",
+        replace(
+            gail.DEBUG,
+            env="carracing-continuous:repeat=8",
+            network=TINY,
+            steps=24,
+            ends_too=True,
+            sac=replace(gail.DEBUG.sac, warmup=8, batch_size=4),
+        ),
+    ),
     "iql-choices": ("iql", replace(iql.DEBUG, env="cartpole")),
     "iql-carracing": ("iql", replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=6)),
     "dt-choices": ("dt", replace(dt.DEBUG, env="cartpole")),
@@ -68,6 +81,32 @@ EASY = {
         "identity": dagger.Config(dataset="", env="identity", steps=300, round_steps=60, lr=1e-2, network=TINY),
         "identity-continuous": dagger.Config(
             dataset="", env="identity-continuous", steps=300, round_steps=60, lr=1e-2, network=TINY
+        ),
+    },
+    "gail": {
+        "identity": gail.Config(
+            dataset="shown",
+            env="identity",
+            generator="ppo",
+            steps=12_000,
+            worlds=8,
+            gamma=0.5,
+            judge_lr=3e-3,
+            judge_hidden=(32,),
+            judge_every=4,
+            ppo=gail.Ppo(rollout=32, epochs=8, minibatch=64, lr=1e-2),
+            network=TINY,
+        ),
+        "identity-continuous": gail.Config(
+            dataset="shown-continuous",
+            env="identity-continuous",
+            steps=2_000,
+            gamma=0.5,
+            judge_lr=3e-3,
+            judge_batch=64,
+            judge_hidden=(32,),
+            sac=gail.Sac(warmup=100, batch_size=64, lr=5e-3, actor_lr=5e-3, alpha=0.1),
+            network=TINY,
         ),
     },
     "iql": {

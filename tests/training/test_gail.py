@@ -1,0 +1,176 @@
+"""Adversarial imitation: its loss by hand, the reward hidden, ends that pay nobody, and demonstrations that teach nothing."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from drivetrain import config
+from drivetrain.cli import main
+from drivetrain.data.open import open_dataset
+from drivetrain.envs.rollout import rollout
+from drivetrain.envs.words import make_env, spec_of
+from drivetrain.errors import BadConfig, UnknownName
+from drivetrain.models.driver import Network, build_policy
+from drivetrain.run import Run
+from drivetrain.sample import ACTION, OVER, STATE, Feature, Spec
+from drivetrain.training.il import gail
+
+LEAN = Network(hidden=(), activation="relu")
+NUMBERS = Spec({STATE: Feature((2,)), ACTION: Feature((1,), low=-1.0, high=1.0)}, "go", 10.0)
+
+
+def judge_of(weights, spec=NUMBERS):
+    """A discriminator that says the weighted sum of its pair."""
+    judge = gail.Discriminator(build_policy(spec, LEAN, "deterministic"), ())
+    (weight,), (bias,) = judge.net.weights, judge.net.biases
+    weight.data, bias.data = torch.tensor([weights]), torch.zeros(1)
+    return judge
+
+
+def test_the_loss_is_the_sum_done_by_hand():
+    """Demonstrated pairs say 1 and 2, the policy's 0 and -1; the slope is (3, 4, 0) everywhere, whose length is 5."""
+    judge = judge_of([3.0, 4.0, 0.0])
+    theirs = torch.tensor([[1 / 3, 0, 7.0], [0, 1 / 2, 7.0]])
+    ours = torch.tensor([[0, 0, 7.0], [-1 / 3, 0, 7.0]])
+    found = gail.losses(judge, theirs, ours, gail.Config(penalty=10.0), torch.Generator().manual_seed(0))
+    demonstrated = [math.log(1 + math.exp(-said)) for said in (1, 2)]
+    own = [math.log(1 + math.exp(said)) for said in (0, -1)]
+    assert found["loss/judge"].item() == pytest.approx((np.mean(demonstrated) + np.mean(own)) / 2, rel=1e-5)
+    assert found["loss/penalty"].item() == pytest.approx(10 * (5 - 1) ** 2, rel=1e-5)
+    assert found["watch/told_apart"].item() == 0.75
+
+
+def test_rewards_are_those_of_the_papers():
+    judge, seen, done = judge_of([1.0, 0.0, 0.0]), {STATE: torch.tensor([[[2.0, 0.0]]])}, torch.zeros(1, 1)
+    chance = 1 / (1 + math.exp(-2))
+    wanted = {"both": 2.0, "positive": -math.log(1 - chance), "negative": math.log(chance)}
+    for form, value in wanted.items():
+        assert judge.reward(seen, done, form).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_where_all_is_over_it_counts_for_nothing_what_is_done():
+    spec = replace(NUMBERS, features={**NUMBERS.features, OVER: Feature((1,))})
+    judge = judge_of([0.0, 0.0, 0.0, 1.0], spec)
+    for over, said in ((0.0, 0.5), (1.0, 0.0)):
+        seen = {STATE: torch.zeros(1, 1, 2), OVER: torch.tensor([[[over]]])}
+        assert judge.reward(seen, torch.tensor([[0.5]]), "both").item() == said
+
+
+def test_an_end_becomes_a_place_where_one_stays():
+    plain, absorbing = make_env("cartpole"), make_env("cartpole:absorb=2")
+    for env in (plain, absorbing):
+        env.reset(seed=3)
+    terminated = False
+    while not terminated:
+        seen, _, terminated, _, _ = plain.step(1)
+        mine, reward, *ends, _ = absorbing.step(1)
+        assert (reward, ends) == (1.0, [False, False])
+        if not terminated:
+            np.testing.assert_array_equal(mine[STATE], seen[STATE])
+            assert mine[OVER] == [0]
+    assert not mine[STATE].any()
+    assert mine[OVER] == [1]
+    after = [absorbing.step(0) for _ in range(2)]
+    assert [reward for _, reward, *_ in after] == [0.0, 0.0]
+    assert [(terminated, truncated) for _, _, terminated, truncated, _ in after] == [(False, False), (False, True)]
+    seen, _ = absorbing.reset(seed=3)
+    assert seen[OVER] == [0]
+    assert seen[STATE].any()
+
+
+def test_demonstrations_end_in_that_place_too(toy_worlds):
+    spec = spec_of("cartpole:absorb=2")
+    data = open_dataset("fake", spec_of("cartpole"))
+    shown = gail.Demonstrations(data, build_policy(spec, LEAN, "categorical"), spec)
+    ends = int(data.values("next.terminated").sum())
+    assert (ends > 0, len(shown)) == (True, len(data) + ends)
+    seen, _ = shown.batch(len(shown), at=0, seed=0)
+    over = seen[OVER].flatten().bool()
+    assert over.sum() == ends
+    assert not seen[STATE][over].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"env": "cartpole"}, "add absorb=5 to --env, or say --ends-too"),
+        ({"network": replace(LEAN, memory="gru")}, "has no memory"),
+        ({"network": replace(LEAN, dropout=0.1)}, "network.dropout 0"),
+    ],
+)
+def test_what_would_mislead_is_refused(changes, says):
+    with pytest.raises(BadConfig, match=says):
+        gail.given(replace(gail.DEBUG, **changes))
+
+
+def test_names_that_are_none_are_refused():
+    with pytest.raises(UnknownName):
+        gail.given(replace(gail.DEBUG, generator="sacc"))
+    with pytest.raises(UnknownName):
+        gail.given(replace(gail.DEBUG, reward="neither"))
+
+
+def test_a_world_that_only_random_players_end_is_refused_too(tmp_path):
+    """A demonstrator who never drops the pole hides that it can be dropped."""
+    shown = str(tmp_path / "shown")
+    assert main(["collect", "--env", "cartpole", "--by", "cartpole", "--episodes", "2", "--output-dir", shown]) == 0
+    with pytest.raises(BadConfig, match="who acts at random"):
+        gail.given(replace(gail.DEBUG, dataset=shown, env="cartpole"))
+    assert gail.given(replace(gail.DEBUG, dataset=shown, env="cartpole:absorb=5")).episodes == 2
+
+
+def test_nobody_sees_the_worlds_reward():
+    worlds = gail.Hidden("cartpole", 2)
+    worlds.rebuild(0)
+    went = [worlds.step(np.ones(2, dtype=int)) for _ in range(30)]
+    assert not any(step.reward.any() for step in went)
+    assert all(done.total == done.length > 0 for done in worlds.finished())
+    worlds.judge = lambda seen, done: seen[STATE][:, 0]
+    before = worlds.seen[STATE][:, 0].copy()
+    np.testing.assert_array_equal(worlds.step(np.ones(2, dtype=int)).reward, before)
+    worlds.close()
+
+
+def trained(settings, folder):
+    run = Run(folder, checkpoint_every=10**9, quiet=True)
+    run.begin("gail", config.to_json(settings))
+    return gail.train(settings, run)
+
+
+IDENTITY = gail.Config(
+    env="identity-continuous",
+    steps=1_500,
+    gamma=0.5,
+    judge_lr=3e-3,
+    judge_batch=64,
+    judge_hidden=(32,),
+    sac=gail.Sac(warmup=100, batch_size=64, lr=5e-3, actor_lr=5e-3, alpha=0.1),
+    network=Network(hidden=(16,), activation="relu"),
+)
+
+
+def test_of_a_demonstrator_who_acts_at_random_nothing_is_learned(toy_worlds, tmp_path):
+    """The control that must fail, beside the same from somebody who knows what to do and has a return of 0."""
+    got = {}
+    for shown in ("shown-continuous", "tried-continuous"):
+        policy = trained(replace(IDENTITY, dataset=shown), tmp_path / shown)
+        got[shown] = np.mean([episode.total for episode in rollout(policy, policy.spec.env, range(50))])
+    assert got["tried-continuous"] < -4 < -1.5 < got["shown-continuous"]
+
+
+def test_a_subset_is_every_so_many_steps_of_some_episodes(tmp_path, capsys):
+    whole, few = tmp_path / "whole", tmp_path / "few"
+    assert main(["collect", "--env", "pendulum", "--by", "random", "--episodes", "3", "--output-dir", str(whole)]) == 0
+    flags = ["--dataset", str(whole), "--episodes", "2", "--every", "20", "--output-dir", str(few)]
+    assert main(["collect", "--as", "subset", *flags]) == 0
+    assert "2 episodes, 20 frames" in capsys.readouterr().out
+    source, kept = open_dataset(str(whole)), open_dataset(str(few))
+    for number in range(2):
+        place = [
+            np.flatnonzero((source.episode(number)[STATE] == row).all(1))[0] for row in kept.episode(number)[STATE]
+        ]
+        assert np.diff(place).tolist() == [20] * 9
+    assert main(["collect", "--as", "subset", "--dataset", str(whole), "--episodes", "9", "--output-dir", "x"]) == 2
