@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $
 endif
 BIN := .venv/bin
 JOBS ?= 2
-LONG := learn carracing_policy judges vlm_stages driving golden lerobot_check vlm_gpu
+LONG := learn carracing_policy judges offline vlm_stages driving golden lerobot_check vlm_gpu
 BENCHES := $(filter-out $(LONG:%=bench/%.py) bench/parts.py bench/carracing_words.py,$(wildcard bench/*.py))
 
 .PHONY: venv demo test check learn bench
@@ -48,6 +48,9 @@ learn: venv
 	$(BIN)/python bench/learn.py
 	$(BIN)/python bench/carracing_policy.py
 	$(BIN)/python bench/judges.py
+	sh bench/peers/d3rlpy.sh
+	$(BIN)/python bench/offline.py
 
 bench: .venv/.ready-bench
+	sh bench/peers/d3rlpy.sh
 	set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done

@@ -1,0 +1,180 @@
+"""Learning from data on Hopper and HalfCheetah: the sets, made by our own SAC, and what each algorithm makes of them.
+
+    python bench/offline.py                   all of it, some eleven hours of one core; finished parts are left alone
+    python bench/offline.py sets-hopper       these parts; `--list` names them
+    python bench/offline.py --workers 2       two parts at a time, on one core each
+
+    sets-ENV                SAC, and from it random, medium-replay, medium and expert sets: recipe, hashes, reference scores
+    ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
+    d3rlpy-iql-SEED         the peer on the same set, with as many updates
+    gail-SEED, bc-few-SEED  from every twentieth pair of four expert episodes of HalfCheetah; gail-random from a random player's
+    pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
+
+Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which no
+training draws, at the last checkpoint. Everything lies in bench/results/offline/PART.json with its commands and seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from parts import Log, main, minutes
+
+from drivetrain import stats
+
+HERE = Path(__file__).resolve().parent
+RESULTS, RUNS, DATA = HERE / "results" / "offline", Path("runs/offline"), Path("data/offline")
+PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
+SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
+SAC = ["--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "25000"]
+MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 100_000}, {"hopper": 300_000, "halfcheetah": 300_000}
+FEW = ["--episodes", "4", "--every", "20"]
+
+FLAGS = {
+    "bc": ["--steps", "50000", "--batch-size", "256", "--lr", "3e-4", "--head", "deterministic", "--network.hidden", "256", "256",
+           "--network.activation", "relu"],
+    "iql": ["--steps", "50000"],
+    "td3bc": ["--steps", "50000"],
+    "cql": ["--steps", "20000"],
+    "dt": ["--steps", "10000"],
+}  # fmt: skip
+
+
+def taught(log: Log, env: str) -> Path:
+    """The player that all sets of an environment come from."""
+    return log.train(RUNS / f"sac-{env}", "sac", "--env", env, "--steps", str(EXPERT[env]), *SAC)
+
+
+def of(log: Log, env: str, kind: str) -> Path:
+    """A set, made from nothing if need be."""
+    folder, run = DATA / f"{env}-{kind}", taught(log, env)
+    half = run / "checkpoints" / f"{MEDIUM[env]:09d}"
+    made = {
+        "random": ["--env", env, "--by", "random", "--episodes", "100"],
+        "medium": ["--env", env, "--by", str(half), "--no-greedy", "--episodes", "100"],
+        "expert": ["--env", env, "--by", str(run), "--no-greedy", "--episodes", "100", "--seed", "2000000"],
+        "medium-replay": ["--as", "replay", "--by", str(half)],
+        "few": ["--as", "subset", "--dataset", str(DATA / f"{env}-expert"), *FEW],
+        "few-random": ["--as", "subset", "--dataset", str(DATA / f"{env}-random"), *FEW],
+    }[kind]
+    for needed in {"few": ["expert"], "few-random": ["random"]}.get(kind, []):
+        of(log, env, needed)
+    return log.collect(folder, *made)
+
+
+def card(folder: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((folder / "meta" / "card.json").read_text())
+    return said
+
+
+def sets(env: str) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        cards = {kind: card(of(log, env, kind)) for kind in ("random", "medium-replay", "medium", "expert")}
+        reference = {kind: cards[kind]["returns"]["mean"] for kind in ("random", "expert")}
+        return {"minutes": minutes(taught(log, env)), "reference": reference, "sets": cards}
+
+    return part
+
+
+def scored(log: Log, env: str, returns: list[float]) -> dict[str, Any]:
+    low, high = (card(of(log, env, kind))["returns"]["mean"] for kind in ("random", "expert"))
+    scores = [100 * (value - low) / (high - low) for value in returns]
+    return {"score": stats.summary(scores).to_json(), "returns": returns}
+
+
+def judged(log: Log, run: Path, env: str) -> dict[str, Any]:
+    said = json.loads(log.run("eval", str(run), "--episodes", str(EPISODES), "--seed", str(SEED), "--json"))["result"]
+    return {"minutes": minutes(run), "step": said["step"], **scored(log, env, said["returns"])}
+
+
+def learned(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        kinds = ["medium", "expert"] if kind == "medium-expert" else [kind]
+        data = ",".join(str(of(log, env, each)) for each in kinds)
+        flags = ["--dataset", data, *FLAGS[algorithm], "--seed", str(seed)]
+        return judged(log, log.train(RUNS / f"{algorithm}-{env}-{kind}-{seed}", algorithm, *flags), env)
+
+    return part
+
+
+def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        file = DATA / "hopper-medium-replay.hdf5"
+        source = of(log, "hopper", "medium-replay")
+        if not file.exists():
+            log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
+        flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "Hopper-v5"]
+        flags += ["--episodes", str(EPISODES), "--first-seed", str(SEED)]
+        said = json.loads(log.call([*PEER, *flags], f"d3rlpy_run.py {' '.join(flags)}").splitlines()[-1])
+        return {"minutes": said["seconds"] / 60, **scored(log, "hopper", said["returns"])}
+
+    return part
+
+
+def imitated(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+    """From few pairs; GAIL acts too, and is rewarded by nobody but its discriminator."""
+
+    def part(log: Log) -> dict[str, Any]:
+        env = "halfcheetah"
+        data = of(log, env, kind)
+        more = FLAGS["bc"][2:] + ["--steps", "5000"] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
+        name = f"{algorithm}-{kind}-{seed}"
+        return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
+
+    return part
+
+
+def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
+    """The rounds of an imitation: what it did when it knew little, and when it knew much."""
+
+    def part(log: Log) -> dict[str, Any]:
+        source = Path("runs/carracing/cnn/rounds")
+        if not source.is_dir():
+            raise RuntimeError(f"there is no {source}; make it: python bench/carracing_policy.py cnn")
+        data = ",".join(str(path) for path in sorted(source.iterdir()) if (path / "meta").is_dir())
+        flags = [
+            "--dataset",
+            data,
+            "--steps",
+            "6000",
+            "--batch-size",
+            "64",
+            "--network.hidden",
+            "256",
+            "--network.activation",
+            "relu",
+        ]
+        run = log.train(RUNS / f"pixels-{algorithm}", algorithm, *flags)
+        said = json.loads(log.run("eval", str(run), "--episodes", "30", "--seed", "90000", "--fast", "--json"))[
+            "result"
+        ]
+        return {"minutes": minutes(run), "summary": said["summary"], "returns": said["returns"]}
+
+    return part
+
+
+ON = {"medium-replay": ("bc", "iql", "td3bc", "cql"), "medium-expert": ("bc", "dt")}
+WHERE = {"medium-replay": ("hopper", "halfcheetah"), "medium-expert": ("hopper",)}
+PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
+    **{f"sets-{env}": sets(env) for env in MEDIUM},
+    **{
+        f"{algorithm}-{env}-{kind}-{seed}": learned(algorithm, env, kind, seed)
+        for kind, algorithms in ON.items()
+        for env in WHERE[kind]
+        for algorithm in algorithms
+        for seed in SEEDS
+    },
+    **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
+    **{f"bc-few-{seed}": imitated("bc", "few", seed) for seed in SEEDS},
+    **{f"gail-{seed}": imitated("gail", "few", seed) for seed in SEEDS},
+    "gail-random": imitated("gail", "few-random", 0),
+    **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__ or "", PARTS, RESULTS))

@@ -1,0 +1,91 @@
+"""Updates a second of offline learning, beside d3rlpy: the same sizes, one thread each, one after the other in turns.
+
+    sh bench/peers/d3rlpy.sh && python bench/offline_speed.py        about five minutes, alone on the machine
+
+Writes bench/results/offline_speed.json: the turns, and by algorithm the ratio of the middle ones.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drivetrain import catalog
+from drivetrain.cli import main as drivetrain
+from drivetrain.run import describe_environment
+
+HERE = Path(__file__).resolve().parent
+PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
+STEPS = {"iql": 1500, "td3bc": 1500, "cql": 150}
+TURNS, FIRST = 5, 50
+
+
+def ours(name: str, data: Path, steps: int, folder: Path) -> float:
+    """Seconds for so many updates, drawing the batches too; as `train` does it."""
+    from drivetrain.run import Run
+
+    module = catalog.find("algorithms", name)
+    marks: dict[int, float] = {}
+
+    class Timed(Run):
+        def steps(self, total: int, **parts: Any) -> Any:
+            for step in super().steps(total, **parts):
+                marks[step] = time.perf_counter()
+                yield step
+
+    run = Timed(folder, checkpoint_every=10**9, log_every=10**9, quiet=True)
+    settings = replace(module.Config(), dataset=str(data), steps=FIRST + steps + 1)
+    run.begin(name, {})
+    module.train(settings, run)
+    return marks[FIRST + steps] - marks[FIRST]
+
+
+def theirs(name: str, data: Path, steps: int) -> float:
+    done = subprocess.run([*PEER, name, str(data), "--steps", str(steps)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"d3rlpy: {done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def main() -> int:
+    if not Path(PEER[0]).exists():
+        print("there is no d3rlpy; make it: sh bench/peers/d3rlpy.sh", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data, file = folder / "random", folder / "hopper_random.hdf5"
+        drivetrain(["collect", "--env", "hopper", "--by", "random", "--episodes", "500", "--output-dir", str(data)])
+        drivetrain(["collect", "--as", "d4rl", "--dataset", str(data), "--output-dir", str(file)])
+        for name, steps in STEPS.items():
+            turns = []
+            for turn in range(TURNS):
+                mine = steps / ours(name, data, steps, folder / f"{name}-{turn}")
+                turns.append({"ours_per_s": mine, "theirs_per_s": steps / theirs(name, file, steps)})
+            ratios = [turn["ours_per_s"] / turn["theirs_per_s"] for turn in turns]
+            found[name] = {
+                "turns": turns,
+                "times_as_fast": statistics.median(ratios),
+                "from": min(ratios),
+                "to": max(ratios),
+            }
+            print(f"{name}: {found[name]['times_as_fast']:.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+    where = HERE / "results" / "offline_speed.json"
+    where.write_text(
+        json.dumps({"against": "d3rlpy 2.8.1", **found, "environment": describe_environment(0)}, indent=1) + "\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""d3rlpy on a file in D4RL's format, as its documentation has it: how fast, and how good afterwards.
+
+    .venv-d3rlpy/bin/python bench/peers/d3rlpy_run.py iql data.hdf5 --steps 50000 --env Hopper-v5 --episodes 20
+
+Prints one JSON object: seconds of the steps after the first few, and the returns. Settings are those of ours, by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from typing import Any
+
+warnings.filterwarnings("ignore")
+
+import d3rlpy  # noqa: E402
+import gymnasium as gym  # noqa: E402
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+FIRST = 50  # steps that are not timed
+
+
+def algorithm(name: str) -> Any:
+    def layers(*sizes: int) -> Any:
+        return d3rlpy.models.VectorEncoderFactory(list(sizes))
+
+    two, three = layers(256, 256), layers(256, 256, 256)
+    common = {"batch_size": 256, "gamma": 0.99, "tau": 0.005}
+    both = {"actor_encoder_factory": two, "critic_encoder_factory": two}
+    if name == "iql":
+        config: Any = d3rlpy.algos.IQLConfig(
+            **common, **both, value_encoder_factory=two, actor_learning_rate=3e-4, critic_learning_rate=3e-4,
+            expectile=0.7, weight_temp=3.0, max_weight=100.0,
+        )  # fmt: skip
+    elif name == "td3bc":
+        config = d3rlpy.algos.TD3PlusBCConfig(
+            **common, **both, actor_learning_rate=3e-4, critic_learning_rate=3e-4, alpha=2.5, update_actor_interval=2,
+            observation_scaler=d3rlpy.preprocessing.StandardObservationScaler(),
+        )  # fmt: skip
+    elif name == "cql":
+        config = d3rlpy.algos.CQLConfig(
+            **common, actor_encoder_factory=three, critic_encoder_factory=three, actor_learning_rate=1e-4,
+            critic_learning_rate=3e-4, temp_learning_rate=1e-4, alpha_learning_rate=0.0, initial_alpha=5.0, n_action_samples=10,
+        )  # fmt: skip
+    else:
+        raise SystemExit(f"no {name} here")
+    return config.create(device="cpu:0")
+
+
+def dataset(path: str, scale: bool) -> Any:
+    with h5py.File(path) as file:
+        arrays = {key: np.asarray(file[key]) for key in ("observations", "actions", "rewards", "terminals", "timeouts")}
+    rewards = arrays["rewards"]
+    if scale:
+        ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])
+        sums = np.cumsum(np.concatenate([[0.0], rewards]))
+        returns = np.diff(sums[np.concatenate([[0], ends + 1])])
+        rewards = rewards * 1000 / (returns.max() - returns.min())
+    return d3rlpy.dataset.MDPDataset(
+        arrays["observations"], arrays["actions"], rewards.astype(np.float32), arrays["terminals"], arrays["timeouts"]
+    )
+
+
+def returns(learner: Any, env: str, seeds: range) -> list[float]:
+    found, world = [], gym.make(env)
+    for seed in seeds:
+        seen, _ = world.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            seen, reward, terminated, truncated, _ = world.step(learner.predict(seen[None].astype(np.float32))[0])
+            total, over = total + float(reward), terminated or truncated
+        found.append(total)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("algorithm")
+    parser.add_argument("data")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--env", default="")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=95_000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    d3rlpy.seed(options.seed)
+    d3rlpy.logging.set_log_context()
+    learner, data = algorithm(options.algorithm), dataset(options.data, scale=options.algorithm == "iql")
+    quiet = {"show_progress": False, "logger_adapter": d3rlpy.logging.NoopAdapterFactory()}
+    learner.fit(data, n_steps=FIRST, n_steps_per_epoch=FIRST, **quiet)
+    start = time.perf_counter()
+    learner.fit(data, n_steps=options.steps, n_steps_per_epoch=options.steps, **quiet)
+    seconds = time.perf_counter() - start
+    said: dict[str, Any] = {"steps": options.steps, "seconds": seconds}
+    if options.env:
+        first = options.first_seed
+        said["returns"] = returns(learner, options.env, range(first, first + options.episodes))
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
