@@ -10,8 +10,8 @@
     gail-SEED, bc-few-SEED  from every twentieth pair of four expert episodes of HalfCheetah; gail-random from a random player's
     pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
 
-Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which no
-training draws, at the last checkpoint. Everything lies in bench/results/offline/PART.json with its commands and seconds.
+Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which
+no training draws, at the last checkpoint. Everything lies in bench/results/offline/PART.json with its commands and seconds.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ SAC = ["--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20",
 MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 100_000}, {"hopper": 300_000, "halfcheetah": 300_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
+CLONE = ["--batch-size", "256", "--lr", "3e-4", "--head", "deterministic"]
+WIDE = ["--network.hidden", "256", "256", "--network.activation", "relu"]
 FLAGS = {
-    "bc": ["--steps", "50000", "--batch-size", "256", "--lr", "3e-4", "--head", "deterministic", "--network.hidden", "256", "256",
-           "--network.activation", "relu"],
+    "bc": ["--steps", "50000", *CLONE, *WIDE],
     "iql": ["--steps", "50000"],
     "td3bc": ["--steps", "50000"],
     "cql": ["--steps", "20000"],
     "dt": ["--steps", "10000"],
-}  # fmt: skip
+}
 
 
 def taught(log: Log, env: str) -> Path:
@@ -121,7 +122,7 @@ def imitated(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
     def part(log: Log) -> dict[str, Any]:
         env = "halfcheetah"
         data = of(log, env, kind)
-        more = FLAGS["bc"][2:] + ["--steps", "5000"] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
+        more = ["--steps", "5000", *CLONE, *WIDE] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
         name = f"{algorithm}-{kind}-{seed}"
         return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
 
@@ -136,18 +137,8 @@ def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
         if not source.is_dir():
             raise RuntimeError(f"there is no {source}; make it: python bench/carracing_policy.py cnn")
         data = ",".join(str(path) for path in sorted(source.iterdir()) if (path / "meta").is_dir())
-        flags = [
-            "--dataset",
-            data,
-            "--steps",
-            "6000",
-            "--batch-size",
-            "64",
-            "--network.hidden",
-            "256",
-            "--network.activation",
-            "relu",
-        ]
+        flags = ["--dataset", data, "--steps", "6000", "--batch-size", "64"]
+        flags += ["--network.hidden", "256", "--network.activation", "relu"]
         run = log.train(RUNS / f"pixels-{algorithm}", algorithm, *flags)
         said = json.loads(log.run("eval", str(run), "--episodes", "30", "--seed", "90000", "--fast", "--json"))[
             "result"
