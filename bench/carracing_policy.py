@@ -4,10 +4,10 @@
     python bench/carracing_policy.py discrete-0        one part, with what it stands on; `--list` names them
     python bench/carracing_policy.py --workers 2       two parts at a time, on one core each
 
-Every part is a handful of `drivetrain` commands with one thread. Returns are on tracks from seed 90,000 on, which no training
-draws and nothing was chosen on, at the last checkpoint; those of the main runs, and of PPO after them, are in Gymnasium's own
-drawing, all others in ours, which has the same pixels. Runs go to runs/carracing/, each part to
-bench/results/carracing_policy/PART.json with its commands and the seconds each took.
+Every part is a handful of `drivetrain` commands with one thread. Returns are on tracks from seed 190,000 on, which no training
+draws and nothing was chosen on, at the last checkpoint; those over 100 tracks are in Gymnasium's own drawing, all others in
+ours, which has the same pixels. Runs go to runs/carracing/, each part to bench/results/carracing_policy/PART.json with its
+commands and the seconds each took.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parts import Log, main, minutes
+from parts import Log, do, main, minutes
 
-from drivetrain import stats
+from drivetrain import checkpoint, stats
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "carracing_policy"
 RUNS, DATA = Path("runs/carracing"), Path("data")
-TRACKS, MANY, EACH, SOME = 90_000, 100, 40, 30
+TRACKS, MANY, EACH, SOME = 190_000, 100, 40, 30
 PROMPT = "What should the vehicle do in this scenario?"
 NOISE = "Banana trousers under the quiet tax of seven umbrellas."
 
@@ -76,8 +76,8 @@ def imitated(log: Log, kind: str, seed: int, *eyes: str, name: str = "", after: 
 def main_result(kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
         run = imitated(log, kind, seed)
-        tracks = MANY if seed == 0 else EACH
-        return {"minutes": minutes(run), **judge(log, run, tracks, fast=False)}
+        tracks, fast = (MANY, False) if seed == 0 else (EACH, True)
+        return {"minutes": minutes(run), "weights": weights(run), **judge(log, run, tracks, fast=fast)}
 
     return part
 
@@ -150,9 +150,19 @@ def improved(log: Log) -> dict[str, Any]:
     """PPO from the finished imitation, on the same tracks."""
     start = imitated(log, "discrete", 0)
     run = log.train(RUNS / "ppo", "ppo", "--policy", str(start), *PPO, "--steps", "122880")
-    found, before = judge(log, run, MANY, fast=False), json.loads((RESULTS / "discrete-0.json").read_text())["result"]
-    paired = stats.paired(found["result"]["returns"], before["returns"]).to_json()
-    return {"minutes": minutes(run), **moved(run), **found, "against": before, "paired": paired}
+    do("discrete-0", PARTS["discrete-0"], RESULTS)
+    before = json.loads((RESULTS / "discrete-0.json").read_text())
+    if before["weights"] != weights(start):
+        raise RuntimeError(f"{start} is not what was judged in {RESULTS / 'discrete-0.json'}; remove that")
+    found = judge(log, run, MANY, fast=False)
+    paired = stats.paired(found["result"]["returns"], before["result"]["returns"]).to_json()
+    return {"minutes": minutes(run), **moved(run), **found, "against": before["result"], "paired": paired}
+
+
+def weights(run: Path) -> str:
+    """A hash of the policy of a run's last checkpoint."""
+    files = checkpoint.read_manifest(checkpoint.resolve(run))["files"]
+    return str(files["policy.safetensors"]["sha256"])
 
 
 def rescued(log: Log) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from drivetrain.experts.carracing import (
     seen,
 )
 
-TRACKS = 90_000
+TRACKS = 190_000
 TRIALS, BEFORE_S, AFTER_S, SETTLED_S, STANDS_MPS = 40, 3.0, 6.0, 3.0, 1.0
 LAPS, SPEAKS_HZ, LANES = 16, 2.5, 8
 BEND_MARGIN_RAD, PACE_MARGIN_MPS = 0.1, 5.0

@@ -1,24 +1,27 @@
 """Results that take hours, made part by part: each of a few `drivetrain` commands, kept as a file, and not made twice.
 
 A part is a function that is handed a Log and returns what is to be kept. Runs that several parts stand on are made once, also
-where parts are made side by side; what was interrupted goes on.
+where parts are made side by side; what was interrupted goes on. A run that is there already must have been made by the same
+settings. Everything is done by one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drivetrain import catalog, cli, config
 from drivetrain.run import describe_environment
 
 PROGRAM = [sys.executable, "-m", "drivetrain"]
@@ -44,7 +47,8 @@ class Log:
 
     def call(self, command: list[str], said: str, allowed: tuple[int, ...] = (0,)) -> str:
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
         if done.returncode not in allowed:
             raise RuntimeError(f"{said}\n{done.stderr}")
         seconds = round(time.perf_counter() - start, 1)
@@ -55,9 +59,14 @@ class Log:
     def train(self, run: Path, *words: str) -> Path:
         """A finished run: as it is, gone on with, or made from nothing."""
         with GUARDS[run]:
+            begun = (run / "config.json").exists()
+            if begun:
+                same_settings(run, words)
             if not (run / "report.md").exists():
-                more = ["--resume"] if (run / "config.json").exists() else []
-                self.run("train", *words, "--output-dir", str(run), "--quiet", *more)
+                self.run("train", *words, "--output-dir", str(run), "--quiet", *(["--resume"] if begun else []))
+            else:
+                said = " ".join(["drivetrain train", *words, "--output-dir", str(run), "--quiet"])
+                self.commands.append({"command": said, "seconds": round(60 * minutes(run), 1)})
         return run
 
     def collect(self, folder: Path, *words: str) -> Path:
@@ -67,6 +76,20 @@ class Log:
                 more = ["--resume"] if folder.exists() and "--as" not in words else []
                 self.run("collect", *words, "--output-dir", str(folder), *more)
         return folder
+
+
+def same_settings(run: Path, words: Sequence[str]) -> None:
+    """Refuse a run that other settings made: its name would promise what it is not."""
+    algorithm, flags = words[0], words[1:]
+    had = json.loads((run / "config.json").read_text())
+    table = "stages" if algorithm in catalog.STAGES else "algorithms"
+    _, theirs = cli.split_flags(flags, cli.RunOptions())
+    asked = config.to_json(config.parse(catalog.find(table, algorithm).Config(), theirs, "bench"))
+    kept = {**asked, **had["config"]}  # a setting that is newer than the run is at its default
+    if had["algorithm"] != algorithm or json.loads(json.dumps(asked)) != json.loads(
+        json.dumps({k: kept[k] for k in asked})
+    ):
+        raise RuntimeError(f"{run} was made by other settings; move it away, and it is made anew")
 
 
 Part = Callable[[Log], dict[str, Any]]
@@ -107,7 +130,7 @@ def do(name: str, part: Part, results: Path) -> str:
     log = Log()
     try:
         found = part(log)
-    except RuntimeError as error:
+    except Exception as error:  # noqa: BLE001  one part's trouble is not the others'
         print(f"{name}: failed: {error}", file=sys.stderr, flush=True)
         return name
     made = {"commands": log.commands, "environment": describe_environment(0)}

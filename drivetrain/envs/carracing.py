@@ -101,6 +101,7 @@ def _build(drawing: str, action: Feature) -> gym.Env[Sample, Any]:
     if drawing == "fast":
         where = f"{__name__}:{FastCarRacing.__name__}"
         row = EnvSpec("FastCarRacing-v3", where, max_episode_steps=TIME_LIMIT, disable_env_checker=True)
+        row.reward_threshold = gym.spec("CarRacing-v3").reward_threshold
     elif drawing == "official":
         row = gym.spec("CarRacing-v3")
     elif drawing == "envpool":
