@@ -22,8 +22,10 @@ import torch
 
 from drivetrain import catalog, collect, evaluate, report
 from drivetrain import config as settings
+from drivetrain.data.open import open_dataset
+from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Network
-from drivetrain.run import Run, read_metrics
+from drivetrain.run import Run, read_config, read_metrics
 from drivetrain.training.il import dagger
 
 ENV, EXPERT, BACKBONE = "carracing", "carracing", "tiny-git"
@@ -59,6 +61,8 @@ def demo(config: Config) -> int:
 def gather(config: Config, folder: Path) -> None:
     wanted = collect.Config(ENV, EXPERT, config.demonstrations, noise=0.1, output_dir=str(folder / "data"))
     if (folder / "data" / "meta" / "info.json").exists():
+        if (had := open_dataset(wanted.output_dir).episodes) != config.demonstrations:
+            other_settings(folder, f"{had} laps of the expert", f"{config.demonstrations}")
         print(f"collect: done already -> {wanted.output_dir}", flush=True)
         return
     print(
@@ -86,8 +90,11 @@ def imitating(config: Config, folder: Path) -> dagger.Config:
 
 def train(name: str, algorithm: Any, wanted: Any, folder: Path) -> None:
     """One algorithm's run folder, as `drivetrain train` makes it."""
-    rows = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    if rows and rows[-1]["step"] >= wanted.steps:
+    if (folder / "report.md").exists():
+        had, asked = read_config(folder)["config"], json.loads(json.dumps(settings.to_json(wanted)))
+        for key, value in asked.items():
+            if had.get(key) != value:
+                other_settings(folder.parent, f"{key}={had.get(key)}", f"{value}")
         print(f"{name}: done already -> {folder}", flush=True)
         return
     print(f"{name}: {wanted.steps} steps -> {folder}", flush=True)
@@ -101,6 +108,10 @@ def train(name: str, algorithm: Any, wanted: Any, folder: Path) -> None:
     run.begin(name, settings.to_json(wanted))
     algorithm.train(wanted, run)
     report.write_report(folder)
+
+
+def other_settings(folder: Path, had: str, asked: str) -> None:
+    raise BadConfig(f"BadConfig: {folder} holds a demo with {had}, asked for {asked}; name another --output-dir")
 
 
 def judge(config: Config, folder: Path) -> dict[str, Any]:
@@ -141,8 +152,9 @@ def tell(config: Config, folder: Path, said: dict[str, Any]) -> Path:
 
 An expert that knows the track drove {config.demonstrations} laps of `{ENV}`; its hand slipped at one step in ten, so that the
 data show how to recover. `{BACKBONE}`, a vision-language model of 1.4 million parameters, read "{PROMPT}", looked, and
-learned to do and to say what the expert did and said; after the first round it drove {config.laps} laps itself, and the expert
-said what would have been right ({config.steps} gradient steps, {seconds:.0f} s in all).
+learned to do and to say what the expert did and said; before each of {config.rounds - 1} more rounds of learning it drove
+{config.laps} laps itself, and the expert said what would have been right ({config.steps} gradient steps in all,
+{seconds:.0f} s).
 
 Then everyone drove the same {config.episodes} tracks, seeds {FIRST_SEED} on, which no training saw, in Gymnasium's own
 environment. 900 is called solved.

@@ -171,7 +171,7 @@ def drawn(env: str, config: Config) -> str:
 
 def evaluate_run(path: str, config: Config) -> Result:
     """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
-    if config.answers != "score" and not is_speaker(path):
+    if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
     if path in catalog.EXPERTS and not Path(path).exists():
         if config.prompt:
@@ -212,7 +212,8 @@ def opponent(against: str, path: str, env: str, config: Config) -> Result:
     config = replace(config, video="")
     if against == UNTRAINED:
         return evaluate(untrained(path), env, config, name=UNTRAINED)
-    actor = find_actor(against, spec_of(env))
+    spec = spec_of(env)
+    actor = open_speaker(against, spec, how=config.answers) if is_speaker(against) else find_actor(against, spec)
     return evaluate(actor, env, config, name=against)
 
 

@@ -5,8 +5,6 @@ They are of the runners' version 2, in the simulator of that day; in version 5 a
 
 from __future__ import annotations
 
-from drivetrain.envs.words import split_name
-
 REFERENCE = {  # of a random policy, and of an expert
     "hopper": (-20.272305, 3234.3),
     "halfcheetah": (-280.178953, 12135.0),
@@ -16,7 +14,7 @@ REFERENCE = {  # of a random policy, and of an expert
 
 def normalised(env: str, value: float) -> float | None:
     """A return as D4RL's score, or None of a world that has none."""
-    name = split_name(env)[0]
+    name = env.partition(":")[0]
     if name not in REFERENCE:
         return None
     low, high = REFERENCE[name]

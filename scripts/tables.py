@@ -117,8 +117,9 @@ def at_the_wheel() -> list[str]:
     if not rows:
         return []
     return [
-        "A vision-language model of 1.4 million parameters that drives CarRacing, on tracks no training saw, in Gymnasium's "
-        "own environment; 900 is called solved ([all of it](docs/carracing.md), `python bench/carracing_policy.py`).",
+        "A vision-language model of 1.4 million parameters that drives CarRacing, on tracks no training saw; over 100 tracks in "
+        "Gymnasium's own environment, over fewer in ours with the same pixels; 900 is called solved ([all of it]"
+        "(docs/carracing.md), `python bench/carracing_policy.py`).",
         table(
             ["who", "return, 95% interval", "tracks", "at 900 or more", "laps finished", "minutes of one core"], rows
         ),
@@ -167,7 +168,11 @@ def carracing_page() -> str:
             "laps finished",
             "minutes",
         ]
-        parts += ["The same recipe with one thing changed, and what else drives.", table(head, rows)]
+        parts += [
+            "The same recipe with one thing changed, and what else drives: one training run each, and intervals over its "
+            "tracks alone.",
+            table(head, rows),
+        ]
     if rows := reinforced():
         head = ["PPO from", "steps", "moved (KL)", "before", "after", "on the same tracks"]
         parts += ["What reinforcement learning adds.", table(head, rows)]
@@ -179,7 +184,11 @@ def carracing_page() -> str:
         ]
     if rows := commented():
         head = ["actions", "statement", "right, where clear", "right, all", "always the commonest", "others' pictures"]
-        parts += ["What it says while it drives, against the truth.", table(head, rows)]
+        parts += [
+            "What it says while it drives: of bend and pace against the truth, by the borders that its teacher had; of the "
+            "deed against what it then did.",
+            table(head, rows),
+        ]
     if found := wheel("speed"):
         parts.append(
             f"One decision on one core takes {found['p50_ms']:.1f} ms (p99 {found['p99_ms']:.1f} ms), "

@@ -19,11 +19,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from drivetrain import catalog
 from drivetrain.data.episodes import Episodes
 from drivetrain.errors import BadData, MissingExtra
 from drivetrain.sample import ACTION, FRONT, REWARD, STATE, TERMINATED, TRUNCATED, Feature, Spec, is_image
@@ -170,9 +172,7 @@ def _episodes(
     """With the features of a world of ours where it is one, else with what the arrays tell."""
     _refuse_nan(arrays, lengths, path)
     if spec is None and env:
-        from drivetrain.envs.words import spec_of
-
-        world = spec_of(env)
+        world = replace(_built(env).sample_spec, env=env)
         fits = {k: (tuple(f.shape), bool(f.choices)) for k, f in world.features.items()}
         mine = {k: (v.shape[1:], v.dtype.kind in "iu" and k == ACTION) for k, v in arrays.items() if k in fits}
         spec = world if fits == mine else None
@@ -361,10 +361,14 @@ def _space(feature: Feature) -> dict[str, Any]:
 
 def _env_spec(env: str) -> str:
     """Gymnasium's own description of the world, where it is one of Gymnasium's."""
-    from drivetrain.envs.words import make_env
-
-    if env.partition(":")[0] not in OURS:
+    name = env.partition(":")[0]
+    if name not in OURS.values():
         return ""
-    world = make_env(env)
+    row = _built(name).spec
+    return row.to_json() if row else ""
+
+
+def _built(env: str) -> Any:
+    world = catalog.find("envs", env)()
     world.close()
-    return world.spec.to_json() if world.spec else ""
+    return world

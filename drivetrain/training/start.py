@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from drivetrain.checkpoint import load_policy, resolve
-from drivetrain.errors import BadCheckpoint
-from drivetrain.models.driver import Driver
+from drivetrain.errors import BadCheckpoint, BadConfig
+from drivetrain.models.driver import Driver, Network
 from drivetrain.run import Run
 from drivetrain.sample import Spec
 
+FOR_OTHERS = ("hidden", "activation")  # of a network: values and critics are made by these too, and always anew
 
-def start_from(path: str, spec: Spec) -> Driver:
-    """The policy of that run or checkpoint, to be trained further in a world of `spec`."""
+
+def start_from(path: str, spec: Spec, network: Network) -> Driver:
+    """The policy of that run or checkpoint, to be trained further in a world of `spec`; it keeps its own networks, and what is
+    asked of `network` must not say otherwise."""
     policy = load_policy(path)
     if not isinstance(policy, Driver):
         raise BadCheckpoint(
             f"BadCheckpoint: {resolve(path)} holds {type(policy).__name__}, which cannot be trained further"
         )
     policy.spec.require(spec)
+    plain = Network()
+    for name in (f.name for f in fields(Network) if f.name not in FOR_OTHERS):
+        asked, has = getattr(network, name), getattr(policy.network, name)
+        if asked not in (has, getattr(plain, name)):
+            flag = name.replace("_", "-")
+            raise BadConfig(
+                f"BadConfig: --network.{flag} is {asked}, and the policy of {path} has {has}, which stays; leave it out, or "
+                "begin anew without --policy"
+            )
     return policy
+
+
+def same_head(path: str, policy: Driver, head: str) -> None:
+    """Refuse a head that is asked for and is not the policy's."""
+    if head not in ("auto", policy.head_name):
+        raise BadConfig(
+            f"BadConfig: --head is {head}, and the policy of {path} has {policy.head_name}; leave --head out"
+        )
 
 
 def finished(policy: Driver, run: Run) -> Driver:

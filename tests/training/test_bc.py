@@ -257,9 +257,31 @@ def test_words_that_cannot_be_learned_are_refused(git, tmp_path):
         bc.begin(replace(reading(git), env="", words=1.0), data)
     told = replace(spec, features={**spec.features, EXPERT_WORDS: Feature((), "int64", names=("a", "b"), choices=2)})
     worded = Episodes(told, {**data.arrays, EXPERT_WORDS: np.zeros(4, np.int64)}, [2, 2])
+    frozen = replace(reading(git).network, tune="frozen")
+    with pytest.raises(BadConfig, match="a frozen backbone learns no words"):
+        bc.begin(replace(reading(git), env="", words=1.0, network=frozen), worded)
     with pytest.raises(BadConfig, match="words are learned by a vision-language model"):
         bc.begin(replace(reading(git), env="", words=1.0, network=SMALL), worded)
     plain = bc.begin(replace(reading(git), env="", network=SMALL), worded)
     checkpoint.save(tmp_path, 1, {"policy": plain})
     with pytest.raises(BadConfig, match="can say no sentences, and fake has others to learn"):
-        bc.begin(replace(reading(git), env="", words=1.0, policy=str(tmp_path)), worded)
+        bc.begin(replace(reading(git), env="", words=1.0, network=SMALL, policy=str(tmp_path)), worded)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"network": replace(SMALL, memory="gru")},
+            "--network.memory is gru, and the policy of .* has none, which stays",
+        ),
+        ({"network": replace(SMALL, state_layers=(8,))}, "--network.state-layers"),
+        ({"head": "gaussian"}, "--head is gaussian, and the policy of .* has deterministic"),
+    ],
+)
+def test_who_goes_on_from_a_policy_cannot_ask_for_another_network(changes, says, toy_worlds, tmp_path):
+    trained(replace(NUMBERS, steps=2), tmp_path / "first")
+    on = replace(NUMBERS, steps=2, policy=str(tmp_path / "first"))
+    with pytest.raises(BadConfig, match=says):
+        trained(replace(on, **changes), tmp_path / "refused")
+    trained(replace(on, network=replace(SMALL, hidden=(8,)), head="deterministic"), tmp_path / "went")

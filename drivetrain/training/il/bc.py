@@ -29,7 +29,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.reader import UNSAID
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, EXPERT_WORDS, Sample, Spec
-from drivetrain.training.start import finished, start_from
+from drivetrain.training.start import finished, same_head, start_from
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def begin(config: Config, data: Episodes) -> Driver:
     sentences = data.spec.features[EXPERT_WORDS].names if EXPERT_WORDS in data.spec.features else ()
     _refuse(config, spec, sentences)
     if config.policy:
-        policy = start_from(config.policy, spec).train()
+        policy = start_from(config.policy, spec, config.network).train()
+        same_head(config.policy, policy, config.head)
+        _refuse_mute(config, policy.network)
         known = policy.reader.sentences if policy.reader is not None else ()
         if config.words and tuple(known) != tuple(sentences):
             raise BadConfig(
@@ -113,7 +115,13 @@ def begin(config: Config, data: Episodes) -> Driver:
         return policy
     head = ("categorical" if spec.discrete else "deterministic") if config.head == "auto" else config.head
     changes = transforms.from_statistics(spec, data.statistics())
+    _refuse_mute(config, config.network)
     return build_policy(spec, config.network, head, changes, sentences).train()
+
+
+def _refuse_mute(config: Config, network: Network) -> None:
+    if config.words and network.tune == "frozen":
+        raise BadConfig("BadConfig: a frozen backbone learns no words; leave --words out, or --tune lora or full")
 
 
 def _refuse(config: Config, spec: Spec, sentences: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ def given(config: Config) -> tuple[DecisionTransformer, Episodes]:
     data.spec = replace(data.spec, features=shown, env=with_options(where, aim=f"{wanted:.6g}") if where else "")
     data = with_aims(data)
     if config.policy:
-        started = start_from(config.policy, data.spec)
+        started = start_from(config.policy, data.spec, config.network)
         if not isinstance(started, DecisionTransformer):
             raise SpecMismatch(
                 f"SpecMismatch: {config.policy} is no Decision Transformer; start from a run of dt, or anew"

@@ -33,7 +33,7 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
     spec = replace(data.spec, features=shown, env=with_options(env, stack=config.frame_stack) if env else "")
     head = of_choices if spec.discrete else of_numbers
     if config.policy:
-        policy = start_from(config.policy, spec)
+        policy = start_from(config.policy, spec, config.network)
         if policy.head_name != head:
             raise BadConfig(
                 f"BadConfig: a policy with the head {head!r} is needed, {config.policy} has {policy.head_name!r}; "

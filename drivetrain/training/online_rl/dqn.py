@@ -128,7 +128,7 @@ def train(config: Config, run: Run) -> Driver:
     worlds = worlds_for(config.env, config.worlds, config, run.folder)
     if not worlds.sample_spec.discrete:
         raise BadConfig(f"BadConfig: dqn needs actions that are choices, {config.env} has numbers; use sac or ppo")
-    policy = start_from(config.policy, worlds.sample_spec) if config.policy else _new(config, worlds)
+    policy = start_from(config.policy, worlds.sample_spec, config.network) if config.policy else _new(config, worlds)
     target = copy.deepcopy(policy).requires_grad_(False)
     flat = Flat(policy.parameters())
     optimizer = Adam(flat, config.lr)

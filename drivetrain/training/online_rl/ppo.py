@@ -36,7 +36,7 @@ from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
-from drivetrain.training.start import finished, start_from
+from drivetrain.training.start import finished, same_head, start_from
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,12 @@ def begin(config: Config, worlds: Worlds) -> tuple[Driver, ValueHead]:
     """A new policy, or the one to start from; and a value of its own."""
     head = ("categorical" if worlds.sample_spec.discrete else "gaussian") if config.head == "auto" else config.head
     if config.policy:
-        policy = start_from(config.policy, worlds.sample_spec)
+        policy = start_from(config.policy, worlds.sample_spec, config.network)
+        same_head(config.policy, policy, config.head)
+        if config.log_std:
+            raise BadConfig(
+                f"BadConfig: --log-std is where a new head begins, and that of {config.policy} stays; leave it out"
+            )
     else:
         policy = build_policy(worlds.sample_spec, config.network, head)
         policy.head.net.orthogonal(last_gain=0.01)

@@ -221,7 +221,7 @@ def begin(config: Config, worlds: Worlds) -> Driver:
         raise BadConfig(f"BadConfig: sac needs actions that are numbers, {config.env} has choices; use dqn or ppo")
     if not config.policy:
         return build_policy(worlds.sample_spec, config.network, "squashed")
-    policy = start_from(config.policy, worlds.sample_spec)
+    policy = start_from(config.policy, worlds.sample_spec, config.network)
     if policy.head_name != "squashed":
         raise BadConfig(
             f"BadConfig: sac needs a policy with the head 'squashed', {config.policy} has {policy.head_name!r}; "
