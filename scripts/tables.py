@@ -117,8 +117,8 @@ def at_the_wheel() -> list[str]:
     if not rows:
         return []
     return [
-        "A vision-language model of 1.4 million parameters that drives CarRacing, on tracks no training saw; over 100 tracks in "
-        "Gymnasium's own environment, over fewer in ours with the same pixels; 900 is called solved ([all of it]"
+        "A vision-language model of 1.4 million parameters that drives CarRacing, on tracks no training saw; over 100 tracks "
+        "in Gymnasium's own environment, over fewer in ours with the same pixels; 900 is called solved ([all of it]"
         "(docs/carracing.md), `python bench/carracing_policy.py`).",
         table(
             ["who", "return, 95% interval", "tracks", "at 900 or more", "laps finished", "minutes of one core"], rows
