@@ -61,6 +61,9 @@ ALGORITHMS: dict[str, Entry] = {
     "td3bc": Entry("drivetrain.training.offline_rl.td3bc", "TD3+BC: climb the critic, stay near the data"),
     "cql": Entry("drivetrain.training.offline_rl.cql", "conservative Q-learning: low of what the data does not show"),
     "dt": Entry("drivetrain.training.offline_rl.dt", "Decision Transformer: ask for a return, and clone what got it"),
+    "grpo": Entry(
+        "drivetrain.training.online_rl.grpo", "play a beginning several times, and do more of what went better"
+    ),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
 }

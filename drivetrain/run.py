@@ -64,6 +64,7 @@ class Run:
         self.folder, self.keep = Path(folder), keep
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.first = processes()[0] == 0
+        self._took = 0
         self.fresh = True  # the loop is at a meeting point: rebuild the worlds
         self._resume, self._quiet = resume, quiet
         self._window: dict[str, list[Any]] = defaultdict(list)
@@ -107,7 +108,8 @@ class Run:
                 )
 
     def steps(self, total: int, *, by: int = 1, **parts: Any) -> Iterator[int]:
-        """Count from where the last checkpoint left off up to `total`, saving `parts` at every meeting point."""
+        """Count from where the last checkpoint left off up to `total`, saving `parts` at every meeting point. One turn of the
+        loop counts for `by` steps, or for as many as `took` was told in it."""
         step = self._restore(parts)
         self._begin_metrics(step)
         self._begin_bar(step, total)
@@ -115,7 +117,8 @@ class Run:
             while step < total:
                 yield step
                 self.fresh = False
-                before, step = step, min(step + by, total)
+                before, step = step, min(step + (self._took or by), total)
+                self._took = 0
                 self._advance_bar(step - before)
                 if step // self.log_every > before // self.log_every:
                     self._flush(step)
@@ -127,6 +130,10 @@ class Run:
                         self._on_save(step)
         finally:
             self._end()
+
+    def took(self, steps: int) -> None:
+        """So many steps this turn of the loop was."""
+        self._took = steps
 
     def _save(self, step: int, parts: dict[str, Any]) -> None:
         from drivetrain import checkpoint

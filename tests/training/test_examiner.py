@@ -20,7 +20,7 @@ from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.il import bc, dagger, gail
 from drivetrain.training.offline_rl import cql, dt, iql, td3bc
-from drivetrain.training.online_rl import dqn, ppo, sac
+from drivetrain.training.online_rl import dqn, grpo, ppo, sac
 
 ALGORITHMS = list(catalog.ALGORITHMS)
 TINY = Network(hidden=(16,), activation="relu", camera_width=16)
@@ -60,6 +60,8 @@ VARIANTS = {
             sac=replace(gail.DEBUG.sac, warmup=8, batch_size=4),
         ),
     ),
+    "grpo-numbers": ("grpo", replace(grpo.DEBUG, env="pendulum")),
+    "grpo-carracing": ("grpo", replace(grpo.DEBUG, **RACE, steps=96, horizon=4)),
     "iql-choices": ("iql", replace(iql.DEBUG, env="cartpole")),
     "iql-carracing": ("iql", replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=6)),
     "dt-choices": ("dt", replace(dt.DEBUG, env="cartpole")),
@@ -179,6 +181,12 @@ EASY = {
         "identity": dqn.Config(
             env="identity", steps=1_500, warmup=100, train_every=16, updates=8, gamma=0.5, n_step=1, network=TINY
         )
+    },
+    "grpo": {
+        "identity": grpo.Config(env="identity", steps=12_000, minibatch=128, lr=2e-2, network=TINY),
+        "identity-continuous": grpo.Config(
+            env="identity-continuous", steps=40_000, minibatch=128, lr=1e-2, log_std=-0.5, network=TINY
+        ),
     },
     "ppo": {
         "identity": ppo.Config(env="identity", steps=4_000, epochs=8, minibatch=64, lr=1e-2, gamma=0.5, network=TINY),

@@ -1,0 +1,167 @@
+"""Group relative policy optimisation: groups that share a beginning, sums by hand, and groups that teach nothing."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from drivetrain import config
+from drivetrain.checkpoint import Randomness
+from drivetrain.envs.rollout import rollout
+from drivetrain.errors import BadConfig
+from drivetrain.models.driver import Network, build_policy
+from drivetrain.run import Run, read_metrics
+from drivetrain.sample import ACTION, STATE, Feature, Spec
+from drivetrain.training.flat import Adam, Flat
+from drivetrain.training.online_rl import grpo
+
+LEAN = Network(hidden=(16,), activation="relu")
+CHOICES = Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=2)}, "go", 10.0)
+RETURNS = np.array([[1.0, 2.0, 3.0], [7.0, 7.0, 7.0]])
+
+
+def test_advantages_are_within_their_group_and_an_even_group_teaches_nothing():
+    found, teaches = grpo.advantages(RETURNS, by_deviation=True)
+    np.testing.assert_allclose(found, [[-math.sqrt(1.5), 0, math.sqrt(1.5)], [0, 0, 0]], atol=1e-9)
+    assert teaches.tolist() == [True, False]
+    np.testing.assert_allclose(grpo.advantages(RETURNS, by_deviation=False)[0], [[-1, 0, 1], [0, 0, 0]])
+
+
+class Says:
+    """A policy whose distribution gives its two choices these chances."""
+
+    def __init__(self, *chances):
+        self.policy = build_policy(CHOICES, Network(hidden=()), "categorical")
+        (weight,), (bias,) = self.policy.head.net.weights, self.policy.head.net.biases
+        weight.data.zero_()
+        bias.data = torch.tensor(chances).log()
+
+
+def batch(old, advantage, share=0.5):
+    seen = {STATE: torch.zeros(len(old), 1, 2)}
+    return grpo.Batch(
+        seen, torch.zeros(len(old), dtype=torch.long), torch.tensor(advantage), torch.tensor(old).log(), None, share
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "advantage", "wanted"),
+    [
+        (0.6, 1.0, -1.0),  # where it was
+        (0.5, 1.0, -1.2),  # has risen by a fifth, as it may
+        (0.3, 1.0, -1.28),  # has doubled, which counts as far as it may
+        (0.3, -1.0, 2.0),  # the wrong way: all of it counts
+        (0.9, -1.0, 0.8),  # has fallen by a third: no further
+        (0.9, 1.0, -2 / 3),
+    ],
+)
+def test_the_loss_is_the_sum_done_by_hand(old, advantage, wanted):
+    policy = Says(0.6, 0.4).policy
+    found = grpo.losses(policy, batch([old, old], [advantage, advantage]), grpo.Config())
+    assert found["loss/policy"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_step_weighs_the_same_in_a_short_piece_as_in_a_long_one():
+    policy = Says(0.6, 0.4).policy
+    two, one = (grpo.losses(policy, batch([0.6] * n, [1.0] * n), grpo.Config())["loss/policy"].item() for n in (2, 1))
+    assert two == pytest.approx(2 * one)
+
+
+def test_members_share_their_beginning_and_groups_do_not():
+    worlds = grpo.Beginnings("cartpole", 2, 3)
+    policy = build_policy(worlds.sample_spec, LEAN, "categorical")
+    played = worlds.play(policy, np.array([5, 6]), 20, torch.Generator().manual_seed(0))
+    first = played.observation[STATE][:6]
+    assert torch.equal(first[0], first[1])
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], first[3])
+    assert played.lengths.max() <= 20
+    assert len(played.action) == played.lengths.sum() == played.returns.sum()
+    counts = torch.bincount(played.episode, minlength=6).reshape(2, 3)
+    np.testing.assert_array_equal(counts, played.lengths)
+    again = worlds.play(policy, np.array([5, 6]), 20, torch.Generator().manual_seed(0))
+    assert torch.equal(again.action, played.action)
+    worlds.close()
+
+
+def played_by(policy, returns):
+    """Two steps of each of six episodes."""
+    episode = torch.arange(6).repeat(2)
+    seen = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    return grpo.Played({STATE: seen}, torch.arange(12) % 2, episode, returns, np.full((2, 3), 2))
+
+
+def test_a_group_without_differences_is_dropped_and_the_first_ratio_is_one():
+    policy = build_policy(CHOICES, LEAN, "categorical")
+    settings = grpo.Config(members=3, groups=2, minibatch=4)
+    pieces = grpo.batches(policy, None, played_by(policy, RETURNS), settings, torch.Generator().manual_seed(0))
+    assert [len(piece.action) for piece in pieces] == [4, 2]
+    for piece in pieces:
+        assert grpo.losses(policy, piece, settings)["log_ratio"].abs().max() < 1e-6
+
+
+def test_what_went_better_becomes_likelier_and_what_went_worse_less_likely():
+    policy = build_policy(CHOICES, LEAN, "categorical")
+    settings = grpo.Config(members=3, groups=2, minibatch=12, epochs=1)
+    random, flat = Randomness(0), Flat(policy.parameters())
+    pieces = grpo.batches(policy, None, played_by(policy, RETURNS), settings, random.torch)
+    (piece,) = pieces
+    grpo.update(policy, flat, Adam(flat, 1e-3), pieces, settings, random.torch)
+    rise = grpo.losses(policy, piece, settings)["log_ratio"]
+    assert float((rise * piece.advantage).sum()) > 0
+
+
+def trained(settings, folder):
+    run = Run(folder, checkpoint_every=10**9, quiet=True)
+    run.begin("grpo", config.to_json(settings))
+    return grpo.train(settings, run)
+
+
+def test_where_every_return_is_the_same_nothing_changes(toy_worlds, tmp_path):
+    settings = replace(grpo.DEBUG, env="constant", network=LEAN)
+    torch.manual_seed(settings.seed)
+    policy = trained(settings, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert all(row["watch/dropped"] == 1 for row in rows)
+    assert all(row["loss"] == 0 for row in rows)
+    assert policy.spec.env == "constant"
+
+
+def test_from_groups_that_do_not_share_their_returns_nothing_is_learned(toy_worlds, tmp_path, monkeypatch):
+    """The control: returns dealt to the members at random."""
+    learned = replace(
+        grpo.DEBUG, env="identity", steps=8_000, horizon=0, groups=4, members=8, lr=2e-2, minibatch=128, epochs=4
+    )
+
+    def mean(policy):
+        return np.mean([episode.total for episode in rollout(policy, "identity", range(50))])
+
+    true = mean(trained(learned, tmp_path / "true"))
+    deal, play = np.random.default_rng(0), grpo.Beginnings.play
+
+    def dealt(self, *given):
+        played = play(self, *given)
+        return played._replace(returns=deal.permuted(played.returns, axis=1))
+
+    monkeypatch.setattr(grpo.Beginnings, "play", dealt)
+    assert mean(trained(learned, tmp_path / "dealt")) < 5 < 6.5 < true
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"members": 1}, "two members or more, got 2 and 1"),
+        ({"anchor": 0.1}, "there is none; add --policy"),
+        ({"network": replace(LEAN, memory="gru")}, "have no memory"),
+        ({"network": replace(LEAN, dropout=0.1)}, "network.dropout 0"),
+        ({"head": "squashed", "env": "pendulum"}, "categorical or gaussian head, got 'squashed'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, says):
+    from drivetrain.envs.words import spec_of
+
+    settings = replace(grpo.DEBUG, **changes)
+    with pytest.raises(BadConfig, match=says):
+        grpo.begin(settings, spec_of(settings.env))
