@@ -12,6 +12,7 @@ pickled, so opening a stranger's checkpoint runs none of their code.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import json
@@ -171,7 +172,9 @@ def resolve(path: str | Path) -> Path:
         if (candidate / "manifest.json").exists():
             return candidate.resolve()
     if not path.exists():
-        raise BadCheckpoint(f"BadCheckpoint: {path} does not exist; give a run folder or one of its checkpoints")
+        near = difflib.get_close_matches(str(path), catalog.POLICIES, n=1)
+        meant = f"did you mean {near[0]}?" if near else "give a run folder or one of its checkpoints"
+        raise BadCheckpoint(f"BadCheckpoint: {path} does not exist; {meant}")
     raise BadCheckpoint(f"BadCheckpoint: {path} holds no whole checkpoint; train it first, or go on with --resume")
 
 

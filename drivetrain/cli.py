@@ -286,7 +286,7 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
         return 130
     except UserError:
         if run.first:
-            forget_unbegun(run.folder)
+            forget_unbegun(run)
         raise
     if not run.first:
         return 0
@@ -301,13 +301,14 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
     return 0
 
 
-def forget_unbegun(folder: Path) -> None:
+def forget_unbegun(run: Any) -> None:
     """Take back a run folder that was refused before its first step, so that the mended command can have it."""
-    if not (folder / "metrics.jsonl").exists():
+    if not (run.folder / "metrics.jsonl").exists():
         for name in ("config.json", "environment.json"):
-            (folder / name).unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+            (run.folder / name).unlink(missing_ok=True)
+        for path in run.made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def eval_(arguments: list[str]) -> int:

@@ -38,8 +38,9 @@ FROM_ONE |= {"frame_stack", "lanes", "length", "memory_width", "minibatch", "n_s
 FROM_ONE |= {"target_every", "train_every", "updates", "worlds"}
 FROM_ONE |= {"context", "heads", "language_layers", "patch", "picture", "questions", "scenes", "turns"}
 FROM_ONE |= {"vision_layers", "vocabulary", "width"}
+FROM_ONE |= {"demonstrations", "every", "groups", "judge_batch", "judge_every", "laps", "members", "rounds"}
 UP_TO_ONE = {"beta", "dropout", "explore_end", "explore_fraction", "gae_lambda", "gamma", "held_out", "noise", "tau"}
-UP_TO_ONE |= {"difficulty", "due", "floor", "gate", "smoothing", "widen"}
+UP_TO_ONE |= {"clip_low", "expectile", "difficulty", "due", "floor", "gate", "smoothing", "widen"}
 ABOVE_ZERO = {"actor_lr", "lr", "max_grad_norm"}
 
 OF_PART = {  # flags that may stand without the part they belong to

@@ -207,6 +207,8 @@ def _refuse(form: str, config: Config) -> None:
         catalog.entry("scenes", config.env)
     elif form != "captions":
         raise BadConfig("BadConfig: questions are asked about scenes, not about frames; leave --dataset out")
+    elif not Path(config.dataset).exists():
+        open_dataset(config.dataset)  # says what is wrong with it, before any folder is made
     kinds_of(config.env, _kinds(config))
     if config.style not in STYLES:
         raise BadConfig(f"BadConfig: captions have no style {config.style!r}; use {', '.join(STYLES)}")

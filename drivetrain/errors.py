@@ -6,6 +6,16 @@
 import difflib
 from collections.abc import Iterable
 
+LISTED = (
+    "env",
+    "algorithm",
+    "expert",
+    "data set",
+    "env with scenes",
+    "encoder",
+    "run or policy",
+)  # what the catalog holds
+
 
 class UserError(Exception):
     """A mistake the user can mend; its text is the one line they see."""
@@ -17,7 +27,8 @@ class UnknownName(UserError):
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
-        super().__init__(f"UnknownName: there is no {kind} called {name!r}; {hint} (`drivetrain list` shows all)")
+        more = " (`drivetrain list` shows all)" if kind in LISTED else ""
+        super().__init__(f"UnknownName: there is no {kind} called {name!r}; {hint}{more}")
 
 
 class SpecMismatch(UserError):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -169,7 +169,15 @@ def drawn(env: str, config: Config) -> str:
     return with_options(env, drawing="official") if drawable and not config.fast else env
 
 
-def evaluate_run(path: str, config: Config) -> Result:
+class Entrant(NamedTuple):
+    """Who acts, where, and what to say of them; nothing is played yet."""
+
+    actor: Actor
+    env: str
+    about: dict[str, Any]
+
+
+def entrant(path: str, config: Config) -> Entrant:
     """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
     if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
@@ -179,13 +187,13 @@ def evaluate_run(path: str, config: Config) -> Result:
         if not config.env:
             raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
         env = drawn(config.env, config)
-        return evaluate(find_actor(path, spec_of(env)), env, config, name=path)
+        return Entrant(find_actor(path, spec_of(env)), env, {"name": path})
     if is_speaker(path):
         if not config.env:
             raise BadConfig(f"BadConfig: {path} speaks, and does not say of which world; add --env NAME")
         env = drawn(config.env, config)
         speaker = open_speaker(path, spec_of(env), prompt=config.prompt, how=config.answers)
-        return evaluate(speaker, env, config, name=path)
+        return Entrant(speaker, env, {"name": path})
     checkpoint = resolve(path)
     policy = load_policy(checkpoint)
     if config.prompt:
@@ -196,7 +204,12 @@ def evaluate_run(path: str, config: Config) -> Result:
     env = drawn(env, config)
     policy.spec.require(spec_of(env))
     step = read_manifest(checkpoint)["step"]
-    return evaluate(policy, env, config, name=path, checkpoint=str(checkpoint), step=step)
+    return Entrant(policy, env, {"name": path, "checkpoint": str(checkpoint), "step": step})
+
+
+def evaluate_run(path: str, config: Config) -> Result:
+    actor, env, about = entrant(path, config)
+    return evaluate(actor, env, config, **about)
 
 
 def ask(policy: Any, prompt: str, path: str) -> None:
@@ -207,14 +220,13 @@ def ask(policy: Any, prompt: str, path: str) -> None:
     reader.ask([prompt] * len(reader.texts), reader.sentences)
 
 
-def opponent(against: str, path: str, env: str, config: Config) -> Result:
+def opponent(against: str, path: str, env: str, config: Config) -> Entrant:
     """The other side of a comparison, in the same env."""
-    config = replace(config, video="")
     if against == UNTRAINED:
-        return evaluate(untrained(path), env, config, name=UNTRAINED)
+        return Entrant(untrained(path), env, {"name": UNTRAINED})
     spec = spec_of(env)
     actor = open_speaker(against, spec, how=config.answers) if is_speaker(against) else find_actor(against, spec)
-    return evaluate(actor, env, config, name=against)
+    return Entrant(actor, env, {"name": against})
 
 
 def untrained(path: str) -> Actor:
@@ -232,10 +244,12 @@ def untrained(path: str) -> Actor:
 def compare(path: str, config: Config) -> dict[str, Any]:
     """Everything `drivetrain eval` has to say, as one object."""
     _can_be_kept(config)
-    mine = evaluate_run(path, config)
+    one = entrant(path, config)
+    other = opponent(config.against, path, one.env, config) if config.against else None  # refused before anybody plays
+    mine = evaluate(one.actor, one.env, config, **one.about)
     said: dict[str, Any] = {"result": mine.to_json()}
-    if config.against:
-        theirs = opponent(config.against, path, mine.env, config)
+    if other:
+        theirs = evaluate(other.actor, other.env, replace(config, video=""), **other.about)
         said |= {"against": theirs.to_json(), "paired": stats.paired(mine.returns, theirs.returns).to_json()}
     if config.save:
         Path(config.save).write_text(json.dumps(said, indent=1) + "\n")

@@ -65,6 +65,7 @@ class Run:
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.first = processes()[0] == 0
         self._took = 0
+        self.made: list[Path] = []  # folders that were not there before
         self.fresh = True  # the loop is at a meeting point: rebuild the worlds
         self._resume, self._quiet = resume, quiet
         self._window: dict[str, list[Any]] = defaultdict(list)
@@ -89,6 +90,9 @@ class Run:
                 raise BadCheckpoint(
                     f"BadCheckpoint: {self.folder} holds no run to resume; leave --resume away to start it"
                 )
+            if (self.folder / "meta" / "info.json").exists():
+                raise BadConfig(f"BadConfig: {self.folder} holds a data set; name another --output-dir")
+            self.made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self.folder / "environment.json", describe_environment(config.get("seed", 0)))
             _write(path, said)

@@ -87,10 +87,12 @@ class Feature:
         return replace(self, shape=shape, names=self.names * count, low=tiled(self.low), high=tiled(self.high))
 
     def difference(self, other: Feature) -> str:
-        """What keeps the two apart, in words; empty where a policy made for one can serve the other."""
+        """What keeps the two apart, in words; empty where a policy made for one can serve the other. Names and bounds that one
+        of them does not tell keep nobody apart: others' data sets tell none."""
         for name in ("shape", "dtype", "choices", "colour", "ragged", "names", "low", "high"):
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
+            unsaid = name in ("names", "low", "high") and (mine in ((), None) or theirs in ((), None))
+            if mine != theirs and not unsaid:
                 return f"{name} {mine} against {theirs}"
         return ""
 
@@ -134,9 +136,12 @@ class Spec:
                 offered = (
                     ", ".join(k for k in given.features if k.split(".")[0] == key.split(".")[0]) or "none of its kind"
                 )
-                raise SpecMismatch(
-                    f"SpecMismatch: {who} needs {key}, {by} gives {offered}; use the one it was trained on"
+                cure = (
+                    f"ask for one: {given.env}:aim=RETURN"
+                    if key == AIM and given.env
+                    else "use the one it was trained on"
                 )
+                raise SpecMismatch(f"SpecMismatch: {who} needs {key}, {by} gives {offered}; {cure}")
             if difference := wanted.difference(have):
                 raise SpecMismatch(
                     f"SpecMismatch: {key}: {who} and {by} differ in {difference}; use the one it was trained on"

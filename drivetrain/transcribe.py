@@ -33,6 +33,8 @@ from drivetrain.errors import BadConfig, BadData
 from drivetrain.run import read_config
 from drivetrain.sample import ACTION, REWARD, TERMINATED, TRUNCATED
 
+REMEMBER = ("dqn", "sac")  # algorithms whose memory holds the world's own rewards
+
 
 @dataclass(frozen=True)
 class Recall:
@@ -60,8 +62,10 @@ class Subset:
 def recall(config: Recall) -> str:
     """Every episode that a checkpoint's memory holds; one line about what was written."""
     place = checkpoint.resolve(config.by)
-    state = checkpoint.read(place, "replay")
     run = place.parent.parent
+    if (algorithm := read_config(run)["algorithm"]) not in REMEMBER:
+        raise BadConfig(f"BadConfig: {config.by} is a run of {algorithm}; give one of {' or '.join(REMEMBER)}")
+    state = checkpoint.read(place, "replay")
     policy: Any = checkpoint.load_policy(place)
     capacity = read_config(run)["config"]["capacity"]
     spec = replace(spec_of(with_options(policy.spec.env, stack=1)), env=policy.spec.env)
@@ -101,9 +105,9 @@ def copy(form: str, config: Copy) -> str:
         if place.suffix not in (".hdf5", ".h5"):
             raise BadConfig(f"BadConfig: --as d4rl writes one .hdf5 file, got --output-dir {place}; name it so")
         write_d4rl(data, place)
-    else:
-        write_minari(data, place, name=place.name)
-    return f"{data.episodes} episodes, {len(data)} frames: {place}"
+        return f"{data.episodes} episodes, {len(data)} frames: {place}"
+    episodes, steps = write_minari(data, place, name=place.name)
+    return f"{episodes} episodes, {steps} frames: {place}"
 
 
 def subset(config: Subset) -> str:

@@ -86,7 +86,7 @@ def outside(*arguments, file_bytes=None):
 MISTAKES = [
     (["trian"], "there is no command 'trian'; did you mean train?"),
     (["train"], "needs an algorithm first, got 'nothing'"),
-    (["train", "pppo"], "there is no algorithm called 'pppo'; did you mean ppo?"),
+    (["train", "pppo"], "there is no algorithm called 'pppo'; did you mean ppo"),
     (["train", "xyzzy"], "there is no algorithm called 'xyzzy'; known: align, bc"),
     (["train", "ppo", "--setps", "3"], "there is no flag --setps; did you mean --steps"),
     (["train", "ppo", "--output_dri", "x"], "there is no flag --output-dri"),
@@ -131,6 +131,18 @@ MISTAKES = [
         "the expert cartpole cannot act in pendulum; use it in cartpole",
     ),
     (["collect", "--episodes", "0"], "--episodes must be 1 or more, got 0"),
+    (["eval", "carracing-gti"], "did you mean carracing-git?"),
+    (
+        ["train", "gail", "--env", "cartpole:absorb=5"],
+        "sac acts by numbers, and cartpole:absorb=5 has choices",
+    ),
+    (["train", "gail", "--judge-every", "0"], "--judge-every must be 1 or more"),
+    (["train", "iql", "--expectile", "1.5"], "expectile must be"),
+    (["train", "dagger", "--env", "pendulum", "--dataset", ""], "no expert knows pendulum; there are some for"),
+    (["audit", "--device", "gpu"], "a device is cpu, cuda or cuda:0, got 'gpu'"),
+    (["collect", "--as", "subset"], "--as subset needs --dataset"),
+    (["collect", "--as", "parquet"], "a collection is --as episodes"),
+    (["demo", "--rounds", "0"], "--rounds must be 1 or more"),
     (["eval"], "needs a run first, got 'nothing'"),
     (["eval", "nowhere"], "nowhere does not exist; give a run folder"),
     (["eval", "."], "holds no whole checkpoint"),
@@ -146,7 +158,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, says, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert says in refused(*arguments)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_after_a_refusal_the_mended_command_has_its_folder(refused, tmp_path):
@@ -181,6 +193,17 @@ class TestEval:
     )
     def test_what_cannot_be_is_refused(self, flags, says, trained, refused):
         assert says in refused("eval", trained, "--episodes", "1", *flags)
+
+    def test_an_opponent_that_is_not_there_is_refused_before_anybody_plays(self, trained, refused, monkeypatch):
+        monkeypatch.setattr("drivetrain.evaluate.evaluate", lambda *given, **more: pytest.fail("it played"))
+        assert "there is no expert called 'nobody'" in refused("eval", trained, "--against", "nobody")
+
+    def test_a_run_does_not_go_into_a_data_set(self, refused, tmp_path):
+        assert (
+            main(["collect", "--env", "cartpole", "--by", "random", "--episodes", "1", "--output-dir", str(tmp_path)])
+            == 0
+        )
+        assert "holds a data set" in refused("train", "ppo", "--env", "cartpole", "--output-dir", tmp_path)
 
     def test_stdout_is_for_machines(self, trained, capsys, tmp_path):
         kept = tmp_path / "said.json"

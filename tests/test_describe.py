@@ -129,7 +129,10 @@ def test_nothing_is_overwritten_and_nothing_left_half_way(tmp_path, monkeypatch,
 
 MISTAKES = [
     (["--as"], "--as has no value"),
-    (["--as", "poems"], "a collection is --as episodes, captions or instructions; got 'poems'"),
+    (
+        ["--as", "poems"],
+        "a collection is --as episodes, captions, instructions, replay, subset, d4rl or minari; got 'poems'",
+    ),
     (["--as", "captions", "--env", "acrobot"], "there is no env with scenes called 'acrobot'"),
     (["--as=captions", "--episodes", "3"], "there is no flag --episodes"),
     (["--as", "captions", "--scenes", "0"], "--scenes must be 1 or more, got 0"),

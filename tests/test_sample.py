@@ -104,13 +104,19 @@ def test_what_is_missing_is_named_beside_what_there_is():
     assert "gives none of its kind" in refusal(SPEC, Spec({"action": PUSH}))
 
 
+def test_names_and_bounds_that_one_side_does_not_tell_keep_nobody_apart():
+    """Others' data sets tell none."""
+    plain = Feature((2,))
+    assert NUMBERS.difference(plain) == plain.difference(NUMBERS) == ""
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [
         (Feature((3,), low=(-1.0, 0.0), high=(1.0, 5.0), names=NUMBERS.names), "shape (2,) against (3,)"),
         (Feature((2,), "float64", NUMBERS.low, NUMBERS.high, NUMBERS.names), "dtype float32 against float64"),
         (Feature((2,), low=(-1.0, 0.0), high=(1.0, 9.0), names=NUMBERS.names), "high (1.0, 5.0) against (1.0, 9.0)"),
-        (Feature((2,), low=None, high=(1.0, 5.0), names=NUMBERS.names), "low (-1.0, 0.0) against None"),
+        (Feature((2,), low=(-2.0, 0.0), high=(1.0, 5.0), names=NUMBERS.names), "low (-1.0, 0.0) against (-2.0, 0.0)"),
         (
             Feature((2,), low=(-1.0, 0.0), high=(1.0, 5.0), names=("steer_rad", "speed_kmh")),
             "names ('steer_rad', 'speed_mps') against ('steer_rad', 'speed_kmh')",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from drivetrain.data.images import Skipped, Source, find, first_whole, trouble
+from drivetrain.data.layout import INFO
 from drivetrain.errors import BadConfig, BadData, MissingExtra
 
 CSV_COLUMNS, JSONL_COLUMNS = ("filename", "action_text"), ("image", "text")
@@ -241,6 +242,11 @@ def _load(name: str, split: str) -> Any:
     """A parquet file, a folder saved by `datasets` or laid out as it likes, or a name of the hub."""
     datasets = _datasets(name)
     path = Path(name)
+    if (path / INFO).is_file():
+        raise BadData(
+            f"BadData: {name} holds episodes, not pictures with words; make those of it first: "
+            f"drivetrain collect --as captions --dataset {name} --output-dir data/captions"
+        )
     try:
         if path.suffix == ".parquet":
             return datasets.load_dataset("parquet", data_files=str(path), split="train")

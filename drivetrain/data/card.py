@@ -5,10 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drivetrain.data.layout import write_json
+from drivetrain.data.layout import read_json, write_json
 from drivetrain.data.lerobot import open_lerobot
+from drivetrain.errors import BadData
 
 CARD = "meta/card.json"
+
+
+def refuse_thinned(dataset: str) -> None:
+    """Refuse a set whose steps do not follow one another, for whoever learns from what comes after what."""
+    for part in dataset.split(","):
+        path = Path(part.strip()) / CARD
+        if path.is_file() and (every := read_json(path)["made"].get("every", 1)) > 1:
+            raise BadData(
+                f"BadData: {part.strip()} has one step in {every}, and what comes of a step is not in it; give a whole set, or "
+                "learn by bc or gail"
+            )
 
 
 def write_card(root: Path, made: dict[str, Any]) -> dict[str, Any]:

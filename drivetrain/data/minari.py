@@ -32,7 +32,13 @@ from drivetrain.sample import ACTION, FRONT, REWARD, STATE, TERMINATED, TRUNCATE
 
 MAIN, METADATA = "data/main_data.hdf5", "data/metadata.json"
 KEPT = ("observations", "actions", "rewards", "terminals", "timeouts")
-OURS = {"hopper": "hopper", "halfcheetah": "halfcheetah", "walker2d": "walker2d", "cartpole": "cartpole"}
+OURS = {
+    "hopper": "hopper",
+    "halfcheetah": "halfcheetah",
+    "walker2d": "walker2d",
+    "cartpole": "cartpole",
+    "pendulum": "pendulum",
+}
 NEAR = 1e-6  # of what follows a step to what D4RL wrote as its next observation, where it did not write the timeouts
 
 
@@ -231,7 +237,7 @@ def _action(values: np.ndarray, space: Any, path: Path) -> Feature:
 
 def _ours(name: str) -> str:
     """The world of ours that a foreign name means, or none."""
-    return OURS.get(name, "")
+    return name if name in OURS else ""
 
 
 def _timeouts(file: Any, found: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
@@ -294,8 +300,8 @@ def write_d4rl(data: Episodes, path: str | Path) -> None:
     half.replace(path)
 
 
-def write_minari(data: Episodes, root: str | Path, name: str) -> None:
-    """As `minari` itself opens it; pictures are stored as they are, not as JPEG."""
+def write_minari(data: Episodes, root: str | Path, name: str) -> tuple[int, int]:
+    """As `minari` itself opens it; pictures are stored as they are, not as JPEG. So many episodes and steps were written."""
     data.require(ACTION, REWARD, TERMINATED, TRUNCATED)
     root, h5py = Path(root), _h5py()
     (root / "data").mkdir(parents=True, exist_ok=True)
@@ -338,6 +344,7 @@ def write_minari(data: Episodes, root: str | Path, name: str) -> None:
         **({"env_spec": env_spec} if (env_spec := _env_spec(data.spec.env)) else {}),
     }
     (root / METADATA).write_text(json.dumps(said, indent=1) + "\n")
+    return count, steps
 
 
 def _short(key: str) -> str:
@@ -362,7 +369,7 @@ def _space(feature: Feature) -> dict[str, Any]:
 def _env_spec(env: str) -> str:
     """Gymnasium's own description of the world, where it is one of Gymnasium's."""
     name = env.partition(":")[0]
-    if name not in OURS.values():
+    if name not in OURS:
         return ""
     row = _built(name).spec
     return row.to_json() if row else ""

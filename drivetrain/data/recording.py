@@ -188,7 +188,7 @@ class Writer:
         if (self.root / WAITING / COLLECTION).exists():
             count = len(list(waiting(self.root)))
             raise BadData(
-                f"BadData: {self.root} holds {count} episodes of an interrupted collection; resume it or delete it"
+                f"BadData: {self.root} holds {count} episodes of an interrupted collection; delete it, or go on with --resume"
             )
         others = [path for path in self.root.iterdir() if path.name != WAITING] if self.root.is_dir() else []
         if others or (self.root.exists() and not self.root.is_dir()):

@@ -16,6 +16,10 @@ from drivetrain.sample import EXPERT_WORDS, Feature, Spec
 
 def find_expert(name: str, spec: Spec) -> Any:
     """The expert of that name, or the one for the world of `spec` where none is named."""
+    if not name and family(spec.env) not in catalog.EXPERTS:
+        raise BadConfig(
+            f"BadConfig: no expert knows {spec.env.partition(':')[0]}; there are some for {', '.join(catalog.EXPERTS)}"
+        )
     name = name or family(spec.env)
     build = catalog.find("experts", name)
     if family(spec.env) != family(name):

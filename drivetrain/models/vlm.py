@@ -414,10 +414,19 @@ def tokens_per_picture(config: Any) -> int:
     return patches + int(has_class and config.vision_feature_select_strategy == "full")
 
 
+def refuse_device(device: str) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise BadConfig(f"BadConfig: a device is cpu, cuda or cuda:0, got {device!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise BadConfig(f"BadConfig: there is no {device} here ({torch.cuda.device_count()} GPUs are seen); use cpu")
+
+
 def load_vlm(
     backbone: str = "", *, vision_model: str = "", llm_model: str = "", dtype: str = "float32", device: str = "cpu"
 ) -> VLM:
     """By name, hub id or folder; or a vision tower and a language model joined by a new projector."""
+    refuse_device(device)
     if bool(vision_model) != bool(llm_model):
         raise BadConfig("BadConfig: --vision-model and --llm-model go together; give both, or --backbone alone")
     if vision_model:

@@ -156,7 +156,7 @@ def test_the_command_writes_both_formats(tmp_path, capsys):
     for form, place in (("d4rl", "hopper_again-v2.hdf5"), ("minari", "again")):
         where = str(tmp_path / place)
         assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 0
-        assert "3 episodes" in capsys.readouterr().out
+        assert ("3 episodes, 10" if form == "d4rl" else "3 episodes, 8") in capsys.readouterr().out
         assert open_dataset(where).episodes == 3
         assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 2
 
@@ -202,6 +202,32 @@ def test_a_replay_is_what_the_run_remembers(tmp_path):
         seen, reward, *_ = world.step(episode[ACTION][i] * 2 / spec_of("pendulum").action.high)
         np.testing.assert_allclose(seen, episode[STATE][i + 1], atol=1e-4)
         assert reward == pytest.approx(float(episode[REWARD][i]), abs=1e-3)
+
+
+def test_what_is_learned_from_an_unknown_worlds_file_can_be_evaluated_in_one_of_its_shape(tmp_path, capsys):
+    path, run = str(written(tmp_path / "unknown.hdf5")), str(tmp_path / "run")
+    assert main(["train", "iql", "--dataset", path, "--steps", "2", "--output-dir", run, "--quiet"]) == 0
+    assert main(["eval", run, "--episodes", "1"]) == 2
+    assert "add --env NAME" in capsys.readouterr().err
+    assert main(["eval", run, "--env", "hopper", "--episodes", "1", "--json"]) == 0
+    assert "d4rl_score" in json.loads(capsys.readouterr().out)["result"]
+
+
+def test_the_memory_of_who_sees_no_reward_is_no_data_set(tmp_path, capsys):
+    (tmp_path / "checkpoints" / "last").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "last" / "manifest.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"algorithm": "gail", "config": {}}))
+    assert main(["collect", "--as", "replay", "--by", str(tmp_path)]) == 2
+    assert "is a run of gail; give one of dqn or sac" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["iql", "dt"])
+def test_steps_that_do_not_follow_one_another_teach_no_values(algorithm, tmp_path, capsys):
+    whole, thin = str(tmp_path / "whole"), str(tmp_path / "thin")
+    main(["collect", "--env", "pendulum", "--by", "random", "--episodes", "2", "--output-dir", whole])
+    main(["collect", "--as", "subset", "--dataset", whole, "--episodes", "2", "--every", "20", "--output-dir", thin])
+    assert main(["train", algorithm, "--dataset", f"{whole},{thin}", "--output-dir", str(tmp_path / "run")]) == 2
+    assert "has one step in 20" in capsys.readouterr().err
 
 
 def test_scores_are_d4rls():

@@ -11,7 +11,7 @@ from drivetrain import config
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.rollout import RandomActor, rollout
 from drivetrain.envs.words import spec_of
-from drivetrain.errors import BadConfig, BadData, UnknownName
+from drivetrain.errors import BadConfig, BadData
 from drivetrain.experts.choosing import find_expert
 from drivetrain.models.driver import Network
 from drivetrain.run import Run, read_metrics
@@ -184,7 +184,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_played(toy_worlds, tmp_p
         trained(replace(TOY, env=""), tmp_path / "nowhere")
     with pytest.raises(BadConfig, match="one round alone is bc"):
         trained(replace(TOY, steps=20), tmp_path / "short")
-    with pytest.raises(UnknownName, match="no expert called 'pendulum'"):
+    with pytest.raises(BadConfig, match="no expert knows pendulum; there are some for cartpole"):
         trained(replace(TOY, env="pendulum"), tmp_path / "unknown")
     with pytest.raises(BadConfig, match="the expert cartpole cannot act in identity"):
         find_expert("cartpole", spec_of("identity"))

@@ -239,6 +239,8 @@ def given(config: Config) -> Episodes:
         raise BadConfig("BadConfig: gail's policy has no memory; leave --network.memory out, or use stack=4 in the env")
     if config.network.dropout:
         raise BadConfig("BadConfig: gail needs network.dropout 0; leave it out")
+    if config.generator == "sac" and spec_of(config.env).discrete:
+        raise BadConfig(f"BadConfig: sac acts by numbers, and {config.env} has choices; add --generator ppo")
     name, options = split_name(config.env)
     plain = with_options(name, **{key: value for key, value in options.items() if key not in ("absorb", "stack")})
     data = open_dataset(config.dataset, spec_of(plain)).stack(int(options.get("stack", 1)))

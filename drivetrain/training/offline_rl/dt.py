@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from drivetrain import transforms
 from drivetrain.checkpoint import Randomness
+from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import VALID, Episodes
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import aimed, spec_of, with_options
@@ -73,6 +74,7 @@ def with_aims(data: Episodes) -> Episodes:
 def given(config: Config) -> tuple[DecisionTransformer, Episodes]:
     """The policy, in the shape of its data and asking for `aim`, and the data."""
     env = with_options(config.env, stack=1) if config.env else ""
+    refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, spec_of(env) if env else None)
     best = float(data.returns().max())
     try:
@@ -129,7 +131,7 @@ def train(config: Config, run: Run) -> Driver:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     for step in run.steps(config.steps, policy=policy, optimizer=optimizer, random=random):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min((step + 1) / config.warmup, 1.0)
+            group["lr"] = config.lr * min((step + 1) / max(config.warmup, 1), 1.0)
         batch = tensors(data.batch(config.batch_size, at=step, seed=config.seed, length=config.attention.context))
         parts = losses(policy, batch)
         optimizer.zero_grad()

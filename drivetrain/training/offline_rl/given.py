@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drivetrain import transforms
+from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
 from drivetrain.data.transitions import Transitions
@@ -27,6 +28,7 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
     """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; with a head for
     actions that are numbers, and one for choices."""
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
+    refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, wanted).stack(config.frame_stack)
     env = config.env or data.spec.env
     shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
