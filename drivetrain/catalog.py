@@ -64,6 +64,9 @@ ALGORITHMS: dict[str, Entry] = {
     "grpo": Entry(
         "drivetrain.training.online_rl.grpo", "play a beginning several times, and do more of what went better"
     ),
+    "dreamer": Entry(
+        "drivetrain.training.world_model.dreamer", "learn a model of the world, and a policy in dreams of it"
+    ),
     "ppo": Entry("drivetrain.training.online_rl.ppo", "proximal policy optimisation, for any action"),
     "sac": Entry("drivetrain.training.online_rl.sac", "soft actor-critic, for continuous actions"),
 }

@@ -17,10 +17,12 @@ from drivetrain.envs.rollout import RandomActor, rollout
 from drivetrain.envs.words import make_env
 from drivetrain.models.decision import Attention
 from drivetrain.models.driver import Network
+from drivetrain.models.rssm import Size
 from drivetrain.run import Run, read_metrics
 from drivetrain.training.il import bc, dagger, gail
 from drivetrain.training.offline_rl import cql, dt, iql, td3bc
 from drivetrain.training.online_rl import dqn, grpo, ppo, sac
+from drivetrain.training.world_model import dreamer
 
 ALGORITHMS = list(catalog.ALGORITHMS)
 TINY = Network(hidden=(16,), activation="relu", camera_width=16)
@@ -62,6 +64,11 @@ VARIANTS = {
     ),
     "grpo-numbers": ("grpo", replace(grpo.DEBUG, env="pendulum")),
     "grpo-carracing": ("grpo", replace(grpo.DEBUG, **RACE, steps=96, horizon=4)),
+    "dreamer-choices": ("dreamer", replace(dreamer.DEBUG, env="cartpole")),
+    "dreamer-carracing": (
+        "dreamer",
+        replace(dreamer.DEBUG, env="carracing:repeat=8", steps=48, warmup=16, capacity=100),
+    ),
     "iql-choices": ("iql", replace(iql.DEBUG, env="cartpole")),
     "iql-carracing": ("iql", replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=6)),
     "dt-choices": ("dt", replace(dt.DEBUG, env="cartpole")),
@@ -72,6 +79,17 @@ VARIANTS = {
 CASES = {name: (name, catalog.find("algorithms", name).DEBUG) for name in ALGORITHMS} | VARIANTS
 MAPPED = ("dqn-n-step-wrapped", "dqn-carracing", "sac-carracing", "sac")  # replay memory in memory-mapped files
 
+DREAMS = {
+    "warmup": 200,
+    "train_every": 4,
+    "length": 8,
+    "lr": 3e-3,
+    "actor_lr": 3e-3,
+    "dream": 4,
+    "gamma": 0.5,
+    "size": Size(32, 4, 4, 32),
+    "network": Network(state_layers=(16,), activation="silu"),
+}
 EASY = {
     "bc": {
         "identity": bc.Config(dataset="shown", env="identity", steps=150, lr=1e-2, network=TINY),
@@ -85,6 +103,7 @@ EASY = {
             dataset="", env="identity-continuous", steps=300, round_steps=60, lr=1e-2, network=TINY
         ),
     },
+    "dreamer": {"identity": dreamer.Config(env="identity", steps=3_000, **DREAMS)},
     "gail": {
         "identity": gail.Config(
             dataset="shown",

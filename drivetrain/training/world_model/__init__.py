@@ -1,0 +1,1 @@
+"""Learning a world, and a policy in dreams of it."""
