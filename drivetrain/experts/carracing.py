@@ -54,7 +54,6 @@ BRAKE_ABOVE_MPS, STEER_ABOVE_RAD, STEER_ABOVE_MPS = 3.9, 0.08, 17.0  # of labels
 
 SLOWLY_MPS = 25.0  # who is told to goes so fast at most;
 EDGE_M, EDGE_MPS = 3.5, 45.0  # or so far from the middle, and not faster than one can keep there
-STANDS_MPS = 0.3
 
 COURSES = ("is straight", "bends left", "bends right")  # ahead
 BEND_RAD, BEND_TILES = 0.25, 9  # what turns by more over so many tiles is a bend
@@ -102,11 +101,11 @@ class Expert:
             wanted_mps = np.minimum(wanted_mps, most_mps)
         if self.labels:
             name = labels(left_rad, speed_mps, wanted_mps)
-            name = np.where(stop, np.where(speed_mps > STANDS_MPS, "brake", "nothing"), name)
+            name = np.where(stop, "brake", name)  # also where it stands: that cannot be seen well enough to be a border
             action = np.vectorize(self.labels.get, [np.int64])(name)
         else:
             action = controls(left_rad, speed_mps, wanted_mps)
-            action[stop, 2] = np.where(speed_mps[stop] > STANDS_MPS, MOST_BRAKE, 0.2)
+            action[stop, 2] = MOST_BRAKE
         return action, memory, {EXPERT_WORDS: self.explain(observation, action)}
 
     def explain(self, observation: Sample, action: np.ndarray) -> np.ndarray:
