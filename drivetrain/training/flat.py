@@ -15,10 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SMALL = 16  # entries: kernels add up in another order where a row does not begin at a multiple of these
+
 
 class Flat:
     def __init__(self, parameters: Iterable[Tensor]):
-        self.parameters = [p for p in dict.fromkeys(parameters) if p.requires_grad]
+        learning = [p for p in dict.fromkeys(parameters) if p.requires_grad]
+        self.parameters = sorted(
+            learning, key=lambda p: p.numel() < SMALL
+        )  # the small last, or they would shift the others
         sizes = [p.numel() for p in self.parameters]
         self.row = nn.Parameter(
             torch.cat([p.detach().reshape(-1) for p in self.parameters]) if sizes else torch.zeros(0)

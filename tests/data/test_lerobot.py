@@ -251,7 +251,7 @@ def test_a_collection_cut_short_goes_on_after_its_last_whole_episode(tmp_path: P
     (half_written / layout.FRAMES).write_bytes(b"PAR1 and no more")
     with pytest.raises(BadData, match="2 episodes of an interrupted collection"):
         open_lerobot(root)
-    with pytest.raises(BadData, match="2 episodes of an interrupted collection; resume it"):
+    with pytest.raises(BadData, match="2 episodes of an interrupted collection; delete it, or go on"):
         Writer(root, SPEC)
     with pytest.raises(BadData, match="begun with another spec"):
         Writer(root, CHOICES, resume=True)

@@ -44,9 +44,17 @@ def test_what_the_loss_does_not_reach_gets_no_gradient():
     mine, other = two_alike()
     flat = Flat([*mine.parameters(), *other.parameters()])
     flat.backward(mine(torch.ones(2, 5)).sum())
-    half = flat.row.numel() // 2
-    assert flat.row.grad[:half].any()
-    assert not flat.row.grad[half:].any()
+    reached = torch.cat([torch.full((p.numel(),), any(p is q for q in mine.parameters())) for p in flat.parameters])
+    assert flat.row.grad[reached].any()
+    assert not flat.row.grad[~reached].any()
+
+
+def test_small_ones_do_not_shift_the_others():
+    """A row that begins elsewhere adds up to other last bits than the same row by itself."""
+    one, long = nn.Parameter(torch.ones(1)), nn.Parameter(torch.arange(32.0))
+    flat = Flat([one, long])
+    assert flat.row.tolist() == [*map(float, range(32)), 1.0]
+    assert one.item() == 1.0
 
 
 def test_adam_goes_on_as_if_it_had_not_stopped():

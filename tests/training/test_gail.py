@@ -96,7 +96,7 @@ def test_demonstrations_end_in_that_place_too(toy_worlds):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"env": "cartpole"}, "add absorb=5 to --env, or say --ends-too"),
+        ({"env": "cartpole", "generator": "ppo"}, "add absorb=5 to --env, or say --ends-too"),
         ({"network": replace(LEAN, memory="gru")}, "has no memory"),
         ({"network": replace(LEAN, dropout=0.1)}, "network.dropout 0"),
     ],
@@ -118,8 +118,8 @@ def test_a_world_that_only_random_players_end_is_refused_too(tmp_path):
     shown = str(tmp_path / "shown")
     assert main(["collect", "--env", "cartpole", "--by", "cartpole", "--episodes", "2", "--output-dir", shown]) == 0
     with pytest.raises(BadConfig, match="who acts at random"):
-        gail.given(replace(gail.DEBUG, dataset=shown, env="cartpole"))
-    assert gail.given(replace(gail.DEBUG, dataset=shown, env="cartpole:absorb=5")).episodes == 2
+        gail.given(replace(gail.DEBUG, generator="ppo", dataset=shown, env="cartpole"))
+    assert gail.given(replace(gail.DEBUG, generator="ppo", dataset=shown, env="cartpole:absorb=5")).episodes == 2
 
 
 def test_nobody_sees_the_worlds_reward():

@@ -59,7 +59,7 @@ class Config:
     seed: int = 0
 
 
-DEBUG = Config(steps=512, groups=2, members=3, horizon=40, epochs=2, minibatch=16)
+DEBUG = Config(steps=512, groups=2, members=3, horizon=20, epochs=2, minibatch=16)
 CHECKPOINT_EVERY = 10_240
 
 
