@@ -5,8 +5,8 @@
 An expert that knows the track drives a few laps. `tiny-git`, which comes with the package and has never driven, reads "What
 should the vehicle do in this scenario?", looks at the picture, and learns what the expert does and says; then it drives itself,
 is told what would have been right, and learns from that as well. Everyone drives the same tracks, with the pixels, the physics
-and the rewards of Gymnasium's own environment, on seeds that no training saw, and `report.md` tells how they did. A demo that was interrupted goes on where it
-stopped.
+and the rewards of Gymnasium's own environment, on seeds that no training saw, and `report.md` tells how they did. A demo that
+was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
