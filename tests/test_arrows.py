@@ -145,7 +145,7 @@ def loaded_by(code):
         [sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert said.returncode == 0, said.stderr
     return set(json.loads(said.stdout.splitlines()[-1]))

@@ -147,7 +147,7 @@ print(policy.act(seen, policy.initial(4), greedy=True, generator=None)[0].tolist
         text=True,
         cwd=tmp_path,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     seen = {STATE: np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)}
     ours = driver().act(seen, driver().initial(4), greedy=True, generator=None)[0]

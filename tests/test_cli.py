@@ -80,7 +80,7 @@ def outside(*arguments, file_bytes=None):
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
     command = [sys.executable, "-m", "drivetrain", *map(str, arguments)]
-    return subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=300)
 
 
 MISTAKES = [

@@ -77,7 +77,7 @@ def dry_run(target, folder):
         for name, value in os.environ.items()
         if not name.startswith("MAKE") and name not in ("MFLAGS", "JOBS")
     }
-    said = subprocess.run(["make", "-n", target], cwd=folder, env=outer, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(["make", "-n", target], cwd=folder, env=outer, capture_output=True, text=True, timeout=300)
     assert said.returncode == 0, said.stderr
     return said.stdout
 
@@ -167,7 +167,7 @@ class TestInstall:
             others = {"REFUSED": refused, "REPLACED": str(tmp_path / "other") if replaced else "", **settings}
             env = {"PATH": f"{tools}:{os.environ['PATH']}", **others}
             command = ["sh", str(ROOT / "scripts" / "install.sh"), str(python), "dev"]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
             return done, python.with_name("python.log").read_text().splitlines()
 
         return run

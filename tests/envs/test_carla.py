@@ -298,7 +298,7 @@ def test_the_autopilot_drives_and_what_it_did_is_written(tmp_path):
     world = "carla:town=roundabout,length=80,turns=1,camera=32x18,sensors=imu"
     flags = ["--env", world, "--by", "autopilot", "--episodes", "2", "--output-dir", str(tmp_path / "set"), "--reveal"]
     command = [*words, "sh", "-c", INSIDE, "sh", sys.executable, "-m", "drivetrain", "collect", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     data = open_lerobot(tmp_path / "set")
     assert data.spec.env == world

@@ -280,7 +280,7 @@ def test_mistakes_on_the_command_line_are_one_line_each(port):
         (["--traffic", "-3"], "traffic"),
         (["--release", "0.8.4"], "0.8.4"),
     ):
-        run = subprocess.run([*SERVE[:4], *flags], capture_output=True, text=True, timeout=60)
+        run = subprocess.run([*SERVE[:4], *flags], capture_output=True, text=True, timeout=300)
         assert run.returncode == 2, run.stderr
         assert said in run.stderr
         assert run.stderr.count("\n") == 1, run.stderr

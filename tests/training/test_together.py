@@ -27,7 +27,7 @@ def by_two(*command):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     launch += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True, timeout=480)
     return done.returncode, done.stdout + done.stderr
 
 
