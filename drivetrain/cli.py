@@ -31,6 +31,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain train ALGORITHM [FLAGS]    learn; writes a run folder, and --resume goes on with it exactly
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain audit [FLAGS]              is a model fit to judge? before anything learns from its reward; status 3 says no
+  drivetrain dream RUN [FLAGS]          what a world model foresees, beside what came; --video films both
   drivetrain report RUN                 write report.md and its curves anew
   drivetrain drive RUN [FLAGS]          at the wheel of a CARLA vehicle in real time, with a deadline report
   drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
@@ -321,6 +322,16 @@ def eval_(arguments: list[str]) -> int:
     return 0
 
 
+def dream(arguments: list[str]) -> int:
+    from drivetrain import dream as verb
+
+    path, rest = named(arguments, "a run", "drivetrain dream")
+    settings = config.parse(verb.Config(), rest, "drivetrain dream RUN")
+    said = verb.dream(path, settings)
+    print(json.dumps(said) if settings.json else verb.in_words(said))
+    return 0
+
+
 def audit(arguments: list[str]) -> int:
     from drivetrain import audit as verb
     from drivetrain.rewards.audit import in_a_line
@@ -386,6 +397,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "train": train,
     "eval": eval_,
+    "dream": dream,
     "audit": audit,
     "drive": drive,
     "report": report,

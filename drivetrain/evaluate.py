@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from drivetrain.envs.rollout import Actor, Episode, rollout
 from drivetrain.envs.words import make_env, spec_of, split_name, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.film import write_film
+from drivetrain.models.planner import Plan, Planner
 from drivetrain.models.speaker import is_speaker, open_speaker
 from drivetrain.models.vlm import load_vlm
 from drivetrain.narration import Narration
@@ -41,6 +42,7 @@ class Config:
     env: str = ""  # another env than the one it was trained in; it must give the same observations
     greedy: bool = True  # the likeliest action; --no-greedy draws
     prompt: str = ""  # for policies with a vision-language model: another prompt than the one they learned with
+    plan: Plan = field(default_factory=Plan)  # with a world model: search in dreams before each step
     answers: str = "score"  # of a caption run: the answer it holds likeliest (score), or the one it gives (parse)
     fast: bool = False  # draw CarRacing by our own routine: the same pixels in a fifth of the time
     lanes: int = 8  # episodes side by side; in CARLA one at a time
@@ -179,16 +181,22 @@ class Entrant(NamedTuple):
 
 def entrant(path: str, config: Config) -> Entrant:
     """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
+    if not config.plan.how and config.plan != Plan():
+        raise BadConfig("BadConfig: settings of a plan without a way to search; add --plan.how cem")
     if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
     if path in catalog.EXPERTS and not Path(path).exists():
         if config.prompt:
             raise BadConfig(f"BadConfig: the expert {path} reads no prompt; leave --prompt out")
+        if config.plan.how:
+            raise BadConfig(f"BadConfig: the expert {path} has no world model to plan in; leave --plan.how out")
         if not config.env:
             raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
         env = drawn(config.env, config)
         return Entrant(find_actor(path, spec_of(env)), env, {"name": path})
     if is_speaker(path):
+        if config.plan.how:
+            raise BadConfig(f"BadConfig: {path} speaks and has no world model to plan in; leave --plan.how out")
         if not config.env:
             raise BadConfig(f"BadConfig: {path} speaks, and does not say of which world; add --env NAME")
         env = drawn(config.env, config)
@@ -204,7 +212,8 @@ def entrant(path: str, config: Config) -> Entrant:
     env = drawn(env, config)
     policy.spec.require(spec_of(env))
     step = read_manifest(checkpoint)["step"]
-    return Entrant(policy, env, {"name": path, "checkpoint": str(checkpoint), "step": step})
+    actor: Actor = Planner(policy, config.plan) if config.plan.how else policy
+    return Entrant(actor, env, {"name": path, "checkpoint": str(checkpoint), "step": step})
 
 
 def evaluate_run(path: str, config: Config) -> Result:

@@ -10,6 +10,8 @@ sys.path.append(str(Path(__file__).parent))  # so that `toys` and `victim` can b
 
 import toys
 
+from drivetrain.cli import main
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -25,3 +27,18 @@ def toy_worlds():
     """The worlds of `toys.py` are in the catalog while a test runs."""
     with toys.in_catalog():
         yield
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must be refused, and gives the line it says."""
+
+    def said_by(*arguments):
+        capsys.readouterr()
+        status = main([str(a) for a in arguments])
+        out, line = capsys.readouterr()
+        assert (status, out) == (2, ""), f"status {status}, stdout {out!r}, stderr {line!r}"
+        assert line.count("\n") == 1, line
+        return line.strip()
+
+    return said_by

@@ -57,21 +57,6 @@ def run(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must be refused, and gives the line it says."""
-
-    def said_by(*arguments):
-        capsys.readouterr()
-        status = main([str(a) for a in arguments])
-        out, line = capsys.readouterr()
-        assert (status, out) == (2, ""), f"status {status}, stdout {out!r}, stderr {line!r}"
-        assert line.count("\n") == 1, line
-        return line.strip()
-
-    return said_by
-
-
 def outside(*arguments, file_bytes=None):
     """The command in a process of its own, where no file may grow beyond `file_bytes`."""
 
@@ -147,6 +132,7 @@ MISTAKES = [
     (["eval", "nowhere"], "nowhere does not exist; give a run folder"),
     (["eval", "."], "holds no whole checkpoint"),
     (["eval", "carracing"], "the expert carracing needs a world to drive in; add --env NAME"),
+    (["dream", "nowhere"], "nowhere does not exist; give a run folder"),
     (["report", "."], "is no run folder"),
     (["list", "env"], "cannot list 'env'; did you mean envs?"),
     (["list", "--all"], "there is no flag --all"),
@@ -189,6 +175,9 @@ class TestEval:
             (["--video", "film.gif"], "a film is an .mp4 file, got film.gif"),
             (["--save", "nowhere/said.json"], "there is no folder for --save nowhere/said.json"),
             (["--fast"], "--fast is about CarRacing's drawing, the env is cartpole; leave it out"),
+            (["--plan.how", "cem"], "only a policy with a world model can plan"),
+            (["--plan.horizon", "3"], "settings of a plan without a way to search; add --plan.how cem"),
+            (["--plan.how", "best"], "plan.how must be cem, mppi, shooting or empty, got 'best'"),
         ],
     )
     def test_what_cannot_be_is_refused(self, flags, says, trained, refused):
@@ -366,7 +355,7 @@ def test_what_succeeds_ends_with_0(capsys, tmp_path):
     assert "all were there already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["train ppo", "train", "collect", "eval", "report", "doctor", "list"])
+@pytest.mark.parametrize("verb", ["train ppo", "train", "collect", "eval", "dream", "report", "doctor", "list"])
 def test_every_verb_has_help(verb, capsys):
     with contextlib.suppress(SystemExit):  # tyro's way of being done
         assert main([*verb.split(), "--help"]) == 0

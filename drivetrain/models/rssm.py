@@ -27,10 +27,10 @@ BINS, REACH = 255, 20.0  # of a number told by chances; from minus to plus the s
 class Size:
     """How large a world model is."""
 
-    deterministic: int = 256  # numbers that the GRU carries
-    groups: int = 16  # choices that the stochastic part is made of
-    classes: int = 16  # what each is one of
-    hidden: int = 256  # of every layer between
+    deterministic: int = 128  # numbers that the GRU carries
+    groups: int = 8  # choices that the stochastic part is made of
+    classes: int = 8  # what each is one of
+    hidden: int = 128  # of every layer between
 
 
 class State(NamedTuple):
@@ -60,13 +60,19 @@ def bins() -> Tensor:
     return symexp(torch.linspace(-REACH, REACH, BINS))
 
 
+def between(x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """[...] -> the index of the value above each number, and what share of it that one has; the rest is the value's below."""
+    x = x.clamp(values[0], values[-1])
+    above = torch.bucketize(x, values, right=True).clamp(1, len(values) - 1)
+    low, high = values[above - 1], values[above]
+    return above, (x - low) / (high - low)
+
+
 def two_hot(x: Tensor, values: Tensor) -> Tensor:
     """[...] -> [..., K]: a number as chances of the two values next to it, whose mean it is."""
-    x = x.clamp(values[0], values[-1]).unsqueeze(-1)
-    above = (values <= x).sum(-1).clamp(1, len(values) - 1)
-    low, high = values[above - 1], values[above]
-    share = ((x[..., 0] - low) / (high - low)).unsqueeze(-1)
-    return F.one_hot(above - 1, len(values)) * (1 - share) + F.one_hot(above, len(values)) * share
+    above, share = (part.unsqueeze(-1) for part in between(x, values))
+    blank = torch.zeros(*x.shape, len(values))
+    return blank.scatter(-1, above, share).scatter(-1, above - 1, 1 - share)
 
 
 class Block(nn.Sequential):
@@ -98,9 +104,12 @@ class Numbers(nn.Module):
         pairs = (chances[..., middle + 1 :] - chances[..., :middle].flip(-1)) * self.values[middle + 1 :]
         return pairs.sum(-1)
 
-    def unlikely(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """[...], how unlikely these numbers are held."""
-        return -(two_hot(wanted, self.values) * logits).sum(-1)
+    def unlikely(self, logits: Tensor, *wanted: Tensor) -> Tensor:
+        """[...], how unlikely these numbers are held: minus the logarithms that their `two_hot`s would weigh, all together."""
+        found = [between(x, self.values) for x in wanted]
+        places = torch.stack([place for above, _ in found for place in (above, above - 1)], -1)
+        shares = torch.stack([part for _, share in found for part in (share, 1 - share)], -1)
+        return -(shares * logits.gather(-1, places)).sum(-1)
 
 
 class RSSM(nn.Module):
@@ -136,9 +145,12 @@ class RSSM(nn.Module):
     def draw(self, logits: Tensor, generator: Generator | None) -> Tensor:
         """[..., G, C] -> [..., G * C], one of each group."""
         race = torch.empty_like(logits).exponential_(generator=generator)
-        drawn = F.one_hot((logits - race.log()).argmax(-1), self.size.classes).to(logits.dtype)
-        chances = logits.exp()
-        return (drawn + chances - chances.detach()).flatten(-2)
+        first = (logits.detach() - race.log_()).argmax(-1, keepdim=True)
+        drawn = torch.zeros_like(race).scatter_(-1, first, 1.0)
+        if logits.requires_grad:
+            chances = logits.exp()
+            drawn = drawn + chances - chances.detach()
+        return drawn.flatten(-2)
 
     def observe(
         self, embedded: Tensor, before: Tensor, is_first: Tensor, state: State, generator: Generator | None
@@ -147,10 +159,10 @@ class RSSM(nn.Module):
         carry = (~is_first).to(embedded.dtype).unsqueeze(-1)  # [B, T, 1]
         before = before * carry
         deterministic, stochastic, posterior = [], [], []
-        for t in range(embedded.shape[1]):
-            state = State(*(part * carry[:, t] for part in state))
-            held = self.on(state, before[:, t])
-            logits = self.chances(self.look(torch.cat([held, embedded[:, t]], -1)))
+        for seen, done, carried in zip(embedded.unbind(1), before.unbind(1), carry.unbind(1), strict=True):
+            state = State(*(part * carried for part in state))
+            held = self.on(state, done)
+            logits = self.chances(self.look(torch.cat([held, seen], -1)))
             state = State(held, self.draw(logits, generator))
             deterministic.append(held)
             stochastic.append(state.stochastic)

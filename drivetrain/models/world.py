@@ -165,17 +165,21 @@ class Dreamer(nn.Module):
     def features(self, sequence: Sample, memory: Memory, is_first: Tensor) -> tuple[Tensor, Memory]:
         raise BadConfig("BadConfig: a policy in a world model learns by dreaming; use `drivetrain train dreamer`")
 
-    @torch.no_grad()
-    def act(
-        self, observation: Sample, memory: Memory, *, greedy: bool, generator: Generator | None
-    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
+    def look_on(self, observation: Sample, memory: Memory, generator: Generator | None) -> State:
+        """The state of the world after one more look."""
         seen = {key: torch.from_numpy(np.asarray(observation[key])).unsqueeze(1) for key in self.keys}
         state = State(memory["deterministic"], memory["stochastic"])
         not_first = torch.zeros(len(state.deterministic), 1, dtype=torch.bool)
         found = self.world.rssm.observe(
             self.world.embed(seen), memory["done"].unsqueeze(1), not_first, state, generator
         )
-        now = State(*(part[:, 0] for part in found.state))
+        return State(*(part[:, 0] for part in found.state))
+
+    @torch.no_grad()
+    def act(
+        self, observation: Sample, memory: Memory, *, greedy: bool, generator: Generator | None
+    ) -> tuple[np.ndarray, Memory, dict[str, Any]]:
+        now = self.look_on(observation, memory, generator)
         chances = self.actor(now.features)
         raw = chances.mode() if greedy else chances.sample(generator)
         kept = {**now._asdict(), "done": self.world.done(raw)}

@@ -42,7 +42,7 @@ class Config:
     worlds: int = 1  # worlds side by side
     capacity: int = 200_000  # observations the replay memory holds
     warmup: int = 500  # steps at random before learning begins
-    train_every: int = 10  # steps of all worlds between rounds of learning
+    train_every: int = 5  # steps of all worlds between rounds of learning
     updates: int = 1  # gradient steps per round
     batch_size: int = 16  # sequences per gradient step
     length: int = 32  # steps of each
@@ -59,7 +59,7 @@ class Config:
     max_grad_norm: float = 100.0  # gradients are scaled down to this
     frame_stack: int = 1  # so many observations in one (adds `stack` to the env)
     size: Size = field(default_factory=Size)
-    network: Network = field(default_factory=lambda: Network(state_layers=(256,), activation="silu"))
+    network: Network = field(default_factory=lambda: Network(state_layers=(128,), activation="silu"))
     seed: int = 0
 
 
@@ -170,11 +170,12 @@ def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Ten
     """Of actor and critic, in dreams that begin at these states; what follows an end counts for nothing."""
     world, config = learner.world, learner.config
     features, actions = dreamed(learner, state)
+    said = learner.critic(features[:-1])
     with torch.no_grad():
         reward = world.reward.mean(world.reward(features[1:]))
         goes_on = world.goes_on(features[1:])[..., 0].sigmoid()
         discount = config.gamma * goes_on
-        values = learner.critic.mean(learner.critic(features))
+        values = learner.critic.mean(torch.cat([said, learner.critic(features[-1:])]))
         returns = lambda_returns(reward, values, discount, config.gae_lambda)
         weight = torch.cat([alive.float().unsqueeze(0), discount[:-1]]).cumprod(0)
         spread = torch.quantile(returns.flatten(), torch.tensor([LOW, HIGH]))
@@ -183,8 +184,7 @@ def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Ten
         slow = learner.slow.mean(learner.slow(features[:-1]))
     chances = learner.policy.actor(features[:-1])
     gain = chances.log_prob(actions) * ahead + config.entropy_weight * chances.entropy()
-    said = learner.critic(features[:-1])
-    unlikely = learner.critic.unlikely(said, returns) + learner.critic.unlikely(said, slow)
+    unlikely = learner.critic.unlikely(said, returns, slow)
     return {
         "loss/actor": -(weight * gain).mean(),
         "loss/critic": (weight * unlikely).mean(),
