@@ -85,6 +85,7 @@ EXPERTS: dict[str, Entry] = {
     "carla": Entry(
         "drivetrain.experts.carla:Expert", "knows the route, the lights and everyone around", "carla", "carla"
     ),
+    "pendulum": Entry("drivetrain.experts.pendulum:Expert", "swings a pendulum up by its energy, and holds it"),
     "carracing": Entry("drivetrain.experts.carracing:Expert", "pure pursuit that brakes for bends; pedals or labels"),
 }
 

@@ -32,6 +32,7 @@ USAGE = """drivetrain {version}: train vision-language models to act
   drivetrain eval RUN [FLAGS]           fresh episodes, with an interval; --against compares on the same seeds
   drivetrain audit [FLAGS]              is a model fit to judge? before anything learns from its reward; status 3 says no
   drivetrain dream RUN [FLAGS]          what a world model foresees, beside what came; --video films both
+  drivetrain ladder NAME [FLAGS]        every algorithm that applies, on one world and data set: a table and a picture
   drivetrain report RUN                 write report.md and its curves anew
   drivetrain drive RUN [FLAGS]          at the wheel of a CARLA vehicle in real time, with a deadline report
   drivetrain sim [FLAGS]                a CARLA server for laptops: towns, traffic, cameras; the official client connects
@@ -332,6 +333,17 @@ def dream(arguments: list[str]) -> int:
     return 0
 
 
+def ladder(arguments: list[str]) -> int:
+    from drivetrain import ladder as verb
+
+    name, rest = named(arguments, "a ladder (a name or a .toml file)", "drivetrain ladder")
+    if not name:
+        print(verb.__doc__.strip() + f"\n\nThose that ship: {', '.join(verb.shipped())}.\n")
+    said = verb.climb(name, config.parse(verb.Config(), rest, "drivetrain ladder NAME"))
+    print(json.dumps(said) if "--json" in rest else verb.in_words(said))
+    return 0
+
+
 def audit(arguments: list[str]) -> int:
     from drivetrain import audit as verb
     from drivetrain.rewards.audit import in_a_line
@@ -398,6 +410,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": eval_,
     "dream": dream,
+    "ladder": ladder,
     "audit": audit,
     "drive": drive,
     "report": report,

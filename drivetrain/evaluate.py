@@ -185,7 +185,7 @@ def entrant(path: str, config: Config) -> Entrant:
         raise BadConfig("BadConfig: settings of a plan without a way to search; add --plan.how cem")
     if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
-    if path in catalog.EXPERTS and not Path(path).exists():
+    if path in (*catalog.EXPERTS, "random") and not Path(path).exists():
         if config.prompt:
             raise BadConfig(f"BadConfig: the expert {path} reads no prompt; leave --prompt out")
         if config.plan.how:

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from drivetrain.rungs import picture
+from drivetrain.rungs import table as rungs
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- tables: made by scripts/tables.py from bench/results -->\n", "<!-- end of tables -->"
@@ -28,6 +31,12 @@ def main(arguments: list[str]) -> int:
             stale.append(page)
             if arguments != ["--check"]:
                 path.write_text(fresh)
+    for name, said in ladders().items():
+        path = ROOT / "docs" / "gallery" / f"ladder-{name}.svg"
+        if not path.exists() or path.read_text() != picture(said):
+            stale.append(str(path.relative_to(ROOT)))
+            if arguments != ["--check"]:
+                path.write_text(picture(said))
     if arguments == ["--check"] and stale:
         print(f"{', '.join(stale)}: stale; run python scripts/tables.py", file=sys.stderr)
         return 1
@@ -444,7 +453,24 @@ def shown(found: dict[str, Any] | None) -> str:
     return "-" if found is None else f"{found['value']:.3f}"
 
 
-PAGES = {"README.md": tables, "docs/carracing.md": carracing_page, "docs/judges.md": judges_page}
+def ladders() -> dict[str, dict[str, Any]]:
+    return {path.stem: read(path) for path in sorted((RESULTS / "ladder").glob("*.json"))}
+
+
+def ladder_page() -> str:
+    parts = []
+    for name, said in ladders().items():
+        parts += [f"## {name}", said["about"], f"![{name}](gallery/ladder-{name}.svg)", rungs(said).rstrip()]
+        parts.append(f"`python bench/ladder.py {name}`; the data: `drivetrain {said['data']['command']}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "README.md": tables,
+    "docs/carracing.md": carracing_page,
+    "docs/judges.md": judges_page,
+    "docs/ladder.md": ladder_page,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

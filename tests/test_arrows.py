@@ -18,9 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "drivetrain"
 WORDS = {"sample", "errors", "catalog", "config", "run", "checkpoint", "transforms", "stats", "scores"}
-PAGES = {"film", "narration", "beside", "report", "doctor"}  # what people look at, made from the words
+PAGES = {"film", "narration", "beside", "rungs", "report", "doctor"}  # what people look at, made from the words
 NOUNS = {"models", "data", "envs", "experts", "rewards"}
-VERBS = {"collect", "describe", "transcribe", "evaluate", "drive", "audit", "dream", "demo"}
+VERBS = {"collect", "describe", "transcribe", "evaluate", "drive", "audit", "dream", "ladder", "demo"}
 ALLOWED = {
     **dict.fromkeys(WORDS | PAGES, WORDS),
     **{name: WORDS | {name} for name in NOUNS},

@@ -123,7 +123,7 @@ MISTAKES = [
     ),
     (["train", "gail", "--judge-every", "0"], "--judge-every must be 1 or more"),
     (["train", "iql", "--expectile", "1.5"], "expectile must be"),
-    (["train", "dagger", "--env", "pendulum", "--dataset", ""], "no expert knows pendulum; there are some for"),
+    (["train", "dagger", "--env", "acrobot", "--dataset", ""], "no expert knows acrobot; there are some for"),
     (["audit", "--device", "gpu"], "a device is cpu, cuda or cuda:0, got 'gpu'"),
     (["collect", "--as", "subset"], "--as subset needs --dataset"),
     (["collect", "--as", "parquet"], "a collection is --as episodes"),
@@ -133,6 +133,8 @@ MISTAKES = [
     (["eval", "."], "holds no whole checkpoint"),
     (["eval", "carracing"], "the expert carracing needs a world to drive in; add --env NAME"),
     (["dream", "nowhere"], "nowhere does not exist; give a run folder"),
+    (["ladder", "cartpol"], "there is no ladder called 'cartpol'; did you mean cartpole?"),
+    (["ladder", "cartpole", "--only", "pppo"], "there is no algorithm called 'pppo'"),
     (["report", "."], "is no run folder"),
     (["list", "env"], "cannot list 'env'; did you mean envs?"),
     (["list", "--all"], "there is no flag --all"),
@@ -355,7 +357,9 @@ def test_what_succeeds_ends_with_0(capsys, tmp_path):
     assert "all were there already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["train ppo", "train", "collect", "eval", "dream", "report", "doctor", "list"])
+@pytest.mark.parametrize(
+    "verb", ["train ppo", "train", "collect", "eval", "dream", "ladder", "report", "doctor", "list"]
+)
 def test_every_verb_has_help(verb, capsys):
     with contextlib.suppress(SystemExit):  # tyro's way of being done
         assert main([*verb.split(), "--help"]) == 0

@@ -1,0 +1,125 @@
+"""The ladder: what it trains, whom it names with a reason, what it does not do twice, and what it draws."""
+
+import json
+import xml.etree.ElementTree
+
+import pytest
+
+from drivetrain import catalog, ladder
+from drivetrain.cli import main
+from drivetrain.envs.words import spec_of
+from drivetrain.errors import UserError
+from drivetrain.rungs import picture, table
+
+SMALL = """
+about = "A pole."
+env = "cartpole"
+collect = "--by cartpole --noise 0.3 --episodes 2"
+flags = "--network.state-layers 8 8"
+
+[bc]
+flags = "--steps 20"
+
+[ppo]
+flags = "--steps 64 --worlds 2 --rollout 16"
+"""
+
+
+def summary(mean, low, high):
+    return {"n": 20, "mean": mean, "low": low, "high": high}
+
+
+SAID = {
+    "ladder": "small", "env": "cartpole", "about": "A pole.", "episodes": 20,
+    "data": {"episodes": 2, "frames": 1000, "command": "collect"},
+    "rungs": [
+        {"algorithm": "ppo", "family": "online_rl", "summary": summary(400, 300, 500),
+         "runs": [{"seed": 0, "summary": summary(400, 300, 500), "acted": 2000, "minutes": 1.5,
+                   "command": "drivetrain train ppo"}]},
+        {"algorithm": "bc", "family": "il", "summary": summary(100, None, None),
+         "runs": [{"seed": 0, "summary": summary(100, None, None), "acted": 0, "minutes": 0.5,
+                   "command": "drivetrain train bc --dataset data"}]},
+    ],
+    "refused": {"sac": "BadConfig: sac needs actions that are numbers"},
+    "floors": {"random": summary(20, 10, 30)},
+}  # fmt: skip
+
+
+def test_a_table_says_what_each_cost_and_who_refused():
+    lines = table(SAID).splitlines()
+    assert lines[2] == "| `ppo` | by acting | 400.0 (300.0 to 500.0) | 400.0 |  | 2,000 | 1.5 |"
+    assert lines[3] == "| `bc` | imitation | 100.0 | 100.0 | 1,000 |  | 0.5 |"
+    assert lines[4] == "| random |  | 20.0 (10.0 to 30.0) |  |  |  |  |"
+    assert lines[-1] == "- `sac`: sac needs actions that are numbers"
+
+
+def test_a_picture_puts_higher_returns_further_right():
+    drawn = xml.etree.ElementTree.fromstring(picture(SAID))
+    large = [float(dot.get("cx")) for dot in drawn.iter("{http://www.w3.org/2000/svg}circle") if dot.get("r") == "5"]
+    assert large[0] > large[1]
+    assert picture(SAID) == picture(json.loads(json.dumps(SAID)))
+
+
+@pytest.mark.parametrize("name", ladder.shipped())
+def test_what_ships_names_flags_that_there_are(name):
+    from drivetrain import cli, config
+
+    said = ladder.read_ladder(name)
+    spec_of(said.env)
+    for algorithm in catalog.ALGORITHMS:
+        words = ladder.command(said, algorithm, ladder.LADDERS, 0)
+        _, theirs = cli.split_flags(words[2:], cli.RunOptions())
+        parsed = config.parse(catalog.find("algorithms", algorithm).Config(), theirs, "ladder")
+        assert parsed.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("env = ", "is no TOML"),
+        ('env = "cartpole"', "does not say collect"),
+        (SMALL.replace("about", "abuot"), "says abuot; a ladder has about, env, collect, flags and algorithms"),
+        (SMALL.replace("[ppo]", "[pop]"), "there is no algorithm called 'pop'"),
+        (SMALL + 'steps = "3"', "tells ppo steps; it takes flags alone"),
+    ],
+)
+def test_a_ladder_that_cannot_be_is_refused(text, says, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=says):
+        ladder.read_ladder(str(path))
+
+
+def test_a_ladder_from_end_to_end(tmp_path, capsys, refused):
+    path, out = tmp_path / "mine.toml", tmp_path / "out"
+    path.write_text(SMALL)
+    asked = [
+        "ladder",
+        str(path),
+        "--only",
+        "bc,ppo,sac,dagger",
+        "--seeds",
+        "1",
+        "--episodes",
+        "2",
+        "--output-dir",
+        str(out),
+    ]
+    path.write_text(SMALL + '\n[dagger]\nflags = "--steps 20 --round-steps 10 --episodes 1"\n')
+    assert main(asked) == 0
+    first = capsys.readouterr().out
+    assert "sac needs actions that are numbers" in first
+    said = json.loads((out / "ladder.json").read_text())
+    rungs = {rung["algorithm"]: rung["runs"][0] for rung in said["rungs"]}
+    assert set(rungs) == {"bc", "ppo", "dagger"}
+    assert rungs["bc"]["acted"] == 0 < rungs["dagger"]["acted"]
+    assert rungs["ppo"]["acted"] == 64
+    assert rungs["bc"]["command"].endswith("--network.state-layers 8 8 --steps 20 --seed 0")
+    assert set(said["floors"]) == {"random", "cartpole"}
+    assert said["floors"]["cartpole"]["mean"] == 500
+    assert (out / "ladder.svg").read_text().startswith("<svg")
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and not p.name.startswith("ladder.")}
+    assert main(asked) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in before}, "what is finished is not made twice"
+    path.write_text(path.read_text().replace("--steps 64", "--steps 96"))
+    assert "was made by other settings; move" in refused(*asked)
