@@ -166,11 +166,12 @@ def weights(run: Path) -> str:
 
 
 def rescued(log: Log) -> dict[str, Any]:
-    """PPO from a clone that was stopped early."""
-    data = collected(log, "discrete")
+    """PPO from a clone that was stopped early, where a choice holds for two frames."""
+    data, env = DATA / "carracing-twos", f"{ENVS['discrete']}:repeat=2"
+    log.collect(data, "--env", env, "--by", "carracing", "--noise", "0.1", "--episodes", LAPS["discrete"][0])
     flags = [*EYES, *HEADS["discrete"], "--steps", "900", "--lr", "6e-4"]
     start = log.train(RUNS / "early", "bc", "--dataset", str(data), *flags)
-    run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO, "--steps", "102400")
+    run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO[2:], "--env", env, "--steps", "102400")
     return {"minutes": minutes(run), **moved(run), **judge(log, run, EACH, against=start)}
 
 
