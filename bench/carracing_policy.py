@@ -165,14 +165,26 @@ def weights(run: Path) -> str:
     return str(files["policy.safetensors"]["sha256"])
 
 
-def rescued(log: Log) -> dict[str, Any]:
-    """PPO from a clone that was stopped early, where a choice holds for two frames."""
+def early(log: Log) -> tuple[Path, str]:
+    """A clone that was stopped early, where a choice holds for two frames; and that world."""
     data, env = DATA / "carracing-twos", f"{ENVS['discrete']}:repeat=2"
     log.collect(data, "--env", env, "--by", "carracing", "--noise", "0.1", "--episodes", LAPS["discrete"][0])
     flags = [*EYES, *HEADS["discrete"], "--steps", "900", "--lr", "6e-4"]
-    start = log.train(RUNS / "early", "bc", "--dataset", str(data), *flags)
+    return log.train(RUNS / "early", "bc", "--dataset", str(data), *flags), env
+
+
+def rescued(log: Log) -> dict[str, Any]:
+    start, env = early(log)
     run = log.train(RUNS / "ppo-early", "ppo", "--policy", str(start), *PPO[2:], "--env", env, "--steps", "102400")
     return {"minutes": minutes(run), **moved(run), **judge(log, run, EACH, against=start)}
+
+
+def by_groups(log: Log) -> dict[str, Any]:
+    """GRPO from the same clone: no value, groups that share a track and a beginning."""
+    start, env = early(log)
+    flags = ["--env", env, "--horizon", "150", "--lr", "1e-4", "--anchor", "0.02", "--steps", "204800"]
+    run = log.train(RUNS / "grpo-early", "grpo", "--policy", str(start), *flags)
+    return {"minutes": minutes(run), **judge(log, run, EACH, against=start)}
 
 
 def moved(run: Path) -> dict[str, Any]:
@@ -197,6 +209,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     "ppo": improved,
     "orders": obedient,
     "ppo-early": rescued,
+    "grpo-early": by_groups,
     "experts": experts,
     "captions": captions,
     "noise": noise,

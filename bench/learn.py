@@ -48,6 +48,7 @@ CASES = (
     Case("ppo", "cartpole", 100_000, 500),
     Case("dqn", "cartpole", 50_000, 500),
     Case("sac", "pendulum", 20_000, -200),
+    Case("grpo", "cartpole", 300_000, 475),
 )
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from drivetrain.envs.words import make_env
+from drivetrain.sample import STATE
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 words = importlib.import_module("carracing_words")
 parts = importlib.import_module("parts")
+dreaming = importlib.import_module("dreaming")
 
 
 def test_left_of_the_middle_is_counted_in_metres():
@@ -73,3 +78,13 @@ def test_the_trouble_of_one_part_is_not_the_others(tmp_path, capsys):
     assert "broken: failed: gone" in capsys.readouterr().err
     assert parts.do("whole", lambda log: {"value": 1}, tmp_path) == ""
     assert (tmp_path / "whole.json").exists()
+
+
+def test_the_true_equations_are_gymnasiums_own():
+    """A plan's rewards, reckoned, beside those that the world gives for it."""
+    plan, env = np.random.default_rng(0).uniform(-1, 1, (40, 1)), make_env("pendulum")
+    seen, _ = env.reset(seed=3)
+    cosine, sine, rate = torch.from_numpy(seen[STATE]).double()
+    found = dreaming.earned(torch.atan2(sine, cosine)[None], rate[None], torch.from_numpy(plan)[None, None])
+    total = sum(env.step(2 * torque.astype(np.float32))[1] for torque in plan)
+    assert found.item() == pytest.approx(total, rel=1e-4)
