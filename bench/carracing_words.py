@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drivetrain import stats
+from drivetrain import processor, stats
 from drivetrain.checkpoint import load_policy
 from drivetrain.envs.carracing import ORDERS
 from drivetrain.envs.words import make_env, with_options
@@ -222,7 +222,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in MEASURES:
         print(__doc__, file=sys.stderr)
         return 2
-    torch.set_num_threads(1)
+    processor.use(1)
     print(json.dumps(MEASURES[arguments[0]](load_policy(arguments[1]))))
     return 0
 

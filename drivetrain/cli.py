@@ -42,6 +42,13 @@ Each takes --help. RUN is a run folder, one of its checkpoints, or a policy that
 
 WORDS = ("captions", "instructions")
 COLLECTED = ("episodes", *WORDS, "replay", "subset", "d4rl", "minari")
+ACTING = (
+    "collect",
+    "eval",
+    "dream",
+    "audit",
+    "drive",
+)  # verbs in which networks compute; those that learn say how themselves
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
 
 
@@ -93,6 +100,10 @@ def dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         raise BadConfig(f"BadConfig: there is no command {verb!r}; {hint} (`drivetrain --help`)")
+    if verb in ACTING:
+        from drivetrain import processor
+
+        processor.multiply_quickly()
     return VERBS[verb](rest)
 
 
@@ -259,8 +270,7 @@ def stored_config(folder: Path, name: str, kind: type[Any]) -> Any:
 
 
 def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) -> int:
-    import torch
-
+    from drivetrain import processor
     from drivetrain.report import write_report
     from drivetrain.run import Run, processes, read_config, read_metrics
 
@@ -268,7 +278,7 @@ def run_training(algorithm: Any, name: str, settings: Any, options: RunOptions) 
         raise BadConfig(f"BadConfig: threads must be 0 or more, got {options.threads}")
     if processes()[1] > 1 and name not in catalog.STAGES:
         raise BadConfig(f"BadConfig: {name} trains in one process, got {processes()[1]}; start it without torchrun")
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    processor.use(options.threads or os.cpu_count() or 1)
     had = read_config(Path(options.output_dir)) if options.resume else {}
     run = Run(
         options.output_dir,

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from drivetrain import catalog, collect, evaluate, report
+from drivetrain import catalog, collect, evaluate, processor, report
 from drivetrain import config as settings
 from drivetrain.data.open import open_dataset
 from drivetrain.errors import BadConfig
@@ -48,7 +48,7 @@ class Config:
 
 def demo(config: Config) -> int:
     """Every step in turn; those that are done already are left alone."""
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    processor.use(config.threads or os.cpu_count() or 1)
     folder = Path(config.output_dir)
     gather(config, folder)
     train("dagger", dagger, imitating(config, folder), folder / "drive")

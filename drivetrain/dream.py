@@ -111,7 +111,7 @@ def in_units(policy: Dreamer, state: State) -> Told:
     """What the model tells of a state, as the world would show it; pictures between 0 and 1."""
     told = policy.world.told(state.features)
     shown = {key: value.clamp(0, 1) if is_image(key) else symexp(value) for key, value in told.items()}
-    return {**shown, REWARD: policy.world.reward.mean(policy.world.reward(state.features))}
+    return {**shown, REWARD: policy.world.reward.mean(state.features)}
 
 
 def pictured(key: str, value: Tensor) -> Tensor:

@@ -10,14 +10,15 @@ sys.path.append(str(Path(__file__).parent))  # so that `toys` and `victim` can b
 
 import toys
 
+from drivetrain import processor
 from drivetrain.cli import main
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Sums are the same bits only where they are cut into the same pieces."""
+    """Sums are the same bits only where they are cut into the same pieces, and multiplied in the same way."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    processor.use(1)
     yield
     torch.set_num_threads(before)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "drivetrain"
-WORDS = {"sample", "errors", "catalog", "config", "run", "checkpoint", "transforms", "stats", "scores"}
+WORDS = {"sample", "errors", "catalog", "config", "run", "checkpoint", "transforms", "stats", "scores", "processor"}
 PAGES = {"film", "narration", "beside", "rungs", "report", "doctor"}  # what people look at, made from the words
 NOUNS = {"models", "data", "envs", "experts", "rewards"}
 VERBS = {"collect", "describe", "transcribe", "evaluate", "drive", "audit", "dream", "ladder", "demo"}

@@ -94,8 +94,7 @@ class Known(torch.nn.Module):
     def forward(self, features):
         return symlog(features[..., self.at])
 
-    def mean(self, said):
-        return said
+    mean = forward
 
 
 def test_errors_are_those_of_the_step_they_are_named_by():

@@ -128,6 +128,6 @@ class Planner:
         total, alive = torch.zeros(len(state.deterministic)), torch.ones(len(state.deterministic))
         for action in plans.flatten(0, 1).unbind(1):
             state = self.world.rssm.dream(state, action, generator)
-            total += alive * self.world.reward.mean(self.world.reward(state.features))
+            total += alive * self.world.reward.mean(state.features)
             alive = alive * self.world.goes_on(state.features)[..., 0].sigmoid()
         return total.unflatten(0, (-1, count))

@@ -98,11 +98,11 @@ class Numbers(nn.Module):
         """[..., K] logarithms of chances."""
         return F.log_softmax(self.net(features), -1)
 
-    def mean(self, logits: Tensor) -> Tensor:
-        """What they say on average; equal chances on both sides cancel out to exactly 0."""
-        chances, middle = logits.exp(), BINS // 2
-        pairs = (chances[..., middle + 1 :] - chances[..., :middle].flip(-1)) * self.values[middle + 1 :]
-        return pairs.sum(-1)
+    def mean(self, features: Tensor) -> Tensor:
+        """[...], what it says on average; equal chances on both sides cancel out to exactly 0."""
+        chances, middle = self.net(features).softmax(-1), BINS // 2
+        above: Tensor = chances[..., middle + 1 :] - chances[..., :middle].flip(-1)
+        return above @ self.values[middle + 1 :]
 
     def unlikely(self, logits: Tensor, *wanted: Tensor) -> Tensor:
         """[...], how unlikely these numbers are held: minus the logarithms that their `two_hot`s would weigh, all together."""
@@ -138,17 +138,16 @@ class RSSM(nn.Module):
         return update * torch.tanh(reset.sigmoid() * new) + (1 - update) * state.deterministic
 
     def chances(self, raw: Tensor) -> Tensor:
-        """[..., G * C] -> logarithms [..., G, C], a little of each spread evenly."""
+        """[..., G * C] -> chances [..., G, C], a little of each spread evenly."""
         chances = raw.unflatten(-1, (self.size.groups, self.size.classes)).softmax(-1)
-        return ((1 - EVEN) * chances + EVEN / self.size.classes).log()
+        return (1 - EVEN) * chances + EVEN / self.size.classes
 
-    def draw(self, logits: Tensor, generator: Generator | None) -> Tensor:
+    def draw(self, chances: Tensor, generator: Generator | None) -> Tensor:
         """[..., G, C] -> [..., G * C], one of each group."""
-        race = torch.empty_like(logits).exponential_(generator=generator)
-        first = (logits.detach() - race.log_()).argmax(-1, keepdim=True)
-        drawn = torch.zeros_like(race).scatter_(-1, first, 1.0)
-        if logits.requires_grad:
-            chances = logits.exp()
+        upto = chances.detach().cumsum(-1)
+        share = torch.rand(*chances.shape[:-1], 1, generator=generator) * upto[..., -1:]
+        drawn = torch.zeros_like(upto).scatter_(-1, (upto < share).sum(-1, keepdim=True), 1.0)
+        if chances.requires_grad:
             drawn = drawn + chances - chances.detach()
         return drawn.flatten(-2)
 
@@ -162,13 +161,13 @@ class RSSM(nn.Module):
         for seen, done, carried in zip(embedded.unbind(1), before.unbind(1), carry.unbind(1), strict=True):
             state = State(*(part * carried for part in state))
             held = self.on(state, done)
-            logits = self.chances(self.look(torch.cat([held, seen], -1)))
-            state = State(held, self.draw(logits, generator))
+            chances = self.chances(self.look(torch.cat([held, seen], -1)))
+            state = State(held, self.draw(chances, generator))
             deterministic.append(held)
             stochastic.append(state.stochastic)
-            posterior.append(logits)
+            posterior.append(chances)
         states = State(torch.stack(deterministic, 1), torch.stack(stochastic, 1))
-        return Seen(states, torch.stack(posterior, 1), self.chances(self.guess(states.deterministic)))
+        return Seen(states, torch.stack(posterior, 1).log(), self.chances(self.guess(states.deterministic)).log())
 
     def dream(self, state: State, action: Tensor, generator: Generator | None) -> State:
         held = self.on(state, action)

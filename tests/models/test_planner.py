@@ -85,8 +85,7 @@ class Given(torch.nn.Module):
     def forward(self, features):
         return self.tell(features)
 
-    def mean(self, said):
-        return said
+    mean = forward
 
 
 def given(reward, goes_on=9.0):
