@@ -184,7 +184,8 @@ def by_groups(log: Log) -> dict[str, Any]:
     start, env = early(log)
     flags = ["--env", env, "--horizon", "150", "--lr", "1e-4", "--anchor", "0.02", "--steps", "204800"]
     run = log.train(RUNS / "grpo-early", "grpo", "--policy", str(start), *flags)
-    return {"minutes": minutes(run), **judge(log, run, EACH, against=start)}
+    steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    return {"minutes": minutes(run), "steps": steps, **judge(log, run, EACH, against=start)}
 
 
 def moved(run: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from drivetrain import stats
 from drivetrain.rungs import picture
 from drivetrain.rungs import table as rungs
 
@@ -161,7 +162,7 @@ def carracing_page() -> str:
     parts: list[str] = []
     if rows := drivers():
         head = ["who", "return, 95% interval", "tracks", "at 900 or more", "laps finished", "minutes of one core"]
-        parts += ["Three seeds of each; at the last checkpoint.", table(head, rows)]
+        parts += [f"Three seeds of each; at the last checkpoint. {altogether()}", table(head, rows)]
     if rows := [row for kind in ("discrete", "continuous") for row in by_round(kind)]:
         parts += [
             "What each round made of seed 0.",
@@ -183,8 +184,15 @@ def carracing_page() -> str:
             table(head, rows),
         ]
     if rows := reinforced():
-        head = ["PPO from", "steps", "moved (KL)", "before", "after", "on the same tracks"]
+        head = ["what", "steps", "moved (KL)", "before", "after", "on the same tracks"]
         parts += ["What reinforcement learning adds.", table(head, rows)]
+    if found := wheel("noise"):
+        pair = found["paired"]
+        parts.append(
+            "The plain recipe knows one prompt, and reads it hardly at all: with nonsense in its place the return on the same "
+            f"{len(found['result']['returns'])} tracks changes by {pair['difference']:+.1f} ({pair['low']:+.1f} to "
+            f"{pair['high']:+.1f}). A policy that is given orders has to read them."
+        )
     if rows := obeyed():
         head = ["order", "speed, m/s", "of the normal speed", "left of the middle, m", "stands within 3 s"]
         parts += [
@@ -204,6 +212,17 @@ def carracing_page() -> str:
             f"{found['per_s']:.0f} a second."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def altogether() -> str:
+    """What the three seeds of each kind returned on all their tracks."""
+    found = []
+    for kind, actions in (("discrete", CHOICES), ("continuous", PEDALS)):
+        returns = [x for seed in range(3) for x in wheel(f"{kind}-{seed}").get("result", {}).get("returns", [])]
+        if returns:
+            said = stats.summary(returns).to_json()
+            found.append(f"{within(said, 'mean', '.1f')} by {actions} on {len(returns)}")
+    return f"All tracks together: {'; '.join(found)}."
 
 
 def by_round(kind: str) -> list[list[str]]:
@@ -247,12 +266,18 @@ def compared() -> list[list[str]]:
 
 def reinforced() -> list[list[str]]:
     rows = []
-    for name, what in (("ppo", "the finished imitation"), ("ppo-early", "cloning stopped early")):
+    early = "cloning stopped early, a choice for two frames"
+    for name, what in (
+        ("ppo", "PPO from the finished imitation"),
+        ("ppo-early", f"PPO from {early}"),
+        ("grpo-early", f"GRPO from {early}"),
+    ):
         if found := wheel(name):
             pair = found["paired"]
             before, after = (within(found[side]["summary"], "mean", ".1f") for side in ("against", "result"))
             verdict = f"{pair['verdict']} ({pair['difference']:+.1f}, {pair['low']:+.1f} to {pair['high']:+.1f})"
-            rows.append([what, f"{found['steps']:,}", f"{found['divergence']:.3f}", before, after, verdict])
+            moved = f"{found['divergence']:.3f}" if "divergence" in found else ""
+            rows.append([what, f"{found['steps']:,}", moved, before, after, verdict])
     return rows
 
 
