@@ -349,8 +349,9 @@ def ladder(arguments: list[str]) -> int:
     name, rest = named(arguments, "a ladder (a name or a .toml file)", "drivetrain ladder")
     if not name:
         print(verb.__doc__.strip() + f"\n\nThose that ship: {', '.join(verb.shipped())}.\n")
-    said = verb.climb(name, config.parse(verb.Config(), rest, "drivetrain ladder NAME"))
-    print(json.dumps(said) if "--json" in rest else verb.in_words(said))
+    settings = config.parse(verb.Config(), rest, "drivetrain ladder NAME")
+    said = verb.climb(name, settings)
+    print(json.dumps(said) if settings.json else verb.in_words(said))
     return 0
 
 

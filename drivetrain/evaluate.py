@@ -183,6 +183,8 @@ def entrant(path: str, config: Config) -> Entrant:
     """A run or checkpoint in the world it was made for, or the one asked for; or an expert, who needs one."""
     if not config.plan.how and config.plan != Plan():
         raise BadConfig("BadConfig: settings of a plan without a way to search; add --plan.how cem")
+    if config.plan.how and not config.greedy:
+        raise BadConfig("BadConfig: a plan's first step is taken as it is; leave --no-greedy out")
     if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
     if path in (*catalog.EXPERTS, "random") and not Path(path).exists():

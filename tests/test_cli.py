@@ -179,6 +179,7 @@ class TestEval:
             (["--fast"], "--fast is about CarRacing's drawing, the env is cartpole; leave it out"),
             (["--plan.how", "cem"], "only a policy with a world model can plan"),
             (["--plan.horizon", "3"], "settings of a plan without a way to search; add --plan.how cem"),
+            (["--plan.how", "cem", "--no-greedy"], "a plan's first step is taken as it is"),
             (["--plan.how", "best"], "plan.how must be cem, mppi, shooting or empty, got 'best'"),
         ],
     )
