@@ -490,7 +490,68 @@ def ladder_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def dreamt(name: str) -> dict[str, Any]:
+    path = RESULTS / "dreaming" / f"{name}.json"
+    return read(path) if path.exists() else {}
+
+
+def dreams_page() -> str:
+    parts: list[str] = []
+    rows = [
+        [f"pendulum, seed {seed}", within(found["result"]["summary"], "mean", ".1f"), f"{found['minutes']:.0f}"]
+        for seed in range(3)
+        if (found := dreamt(f"pendulum-{seed}"))
+    ]
+    if found := dreamt("pixels"):
+        before = within(found["against"]["summary"], "mean", ".1f")
+        words = f"{within(found['result']['summary'], 'mean', '.1f')}; untrained {before}, {found['paired']['verdict']}"
+        rows.append(["cartpole, from pictures", words, f"{found['minutes']:.0f}"])
+    if rows:
+        parts += [
+            "20,000 steps in the world each.",
+            table(["world", "return, 95% interval", "minutes of one core"], rows),
+        ]
+    ways = {
+        "plan-cem": "`cem`",
+        "plan-mppi": "`mppi`",
+        "plan-shooting": "`shooting`",
+        "plan-true": "`cem` in its equations",
+    }
+    if rows := [[what, within(found["result"]["summary"], "mean", ".1f")] for name, what in ways.items()
+                if (found := dreamt(name))]:  # fmt: skip
+        parts += [
+            "Plans on Pendulum, seed 0's model, 512 plans of 20 steps at each step.",
+            table(["plans by", "return"], rows),
+        ]
+    rows = []
+    for name, what in (("foresight", "pendulum"), ("pixels-foresight", "cartpole, from pictures")):
+        for key, errors in dreamt(name).get("errors", {}).items():
+            mean, last = errors["mean"], {how: errors["by_step"][how][-1] for how in ("dreamed", "copied")}
+            rows.append(
+                [
+                    what,
+                    f"`{key}`",
+                    *(f"{mean[how]['mean']:.4f}, {last[how]:.4f}" for how in last),
+                    errors["paired"]["verdict"],
+                ]
+            )
+    if rows:
+        head = ["world", "of what", "dreamed", "copied", "dreams are"]
+        parts += ["Squared errors with eyes shut: over 15 steps, and at the last.", table(head, rows)]
+    path = RESULTS / "dreamer_speed.json"
+    if path.exists():
+        rows = []
+        for name, found in read(path)["sizes"].items():
+            ratios = (found[f"times_{side}"] for side in ("theirs", "theirs_quick"))
+            cells = [f"{found[side]['value']:.2f}" for side in ("ours", "theirs", "theirs_quick")]
+            rows.append([name, *cells, *(f"{r['value']:.2f} ({r['least']:.2f} to {r['most']:.2f})" for r in ratios)])
+        head = ["size", "ours, steps/s", "theirs", "theirs, products as ours", "times as fast", "the same"]
+        parts += ["Gradient steps beside TorchRL's DreamerV3, on one thread, in one run.", table(head, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 PAGES = {
+    "docs/dreams.md": dreams_page,
     "README.md": tables,
     "docs/carracing.md": carracing_page,
     "docs/judges.md": judges_page,
