@@ -1,11 +1,13 @@
 """Routes, the score and the wheel, without a server."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from drivetrain.envs.carla import follow, route
+from drivetrain.envs.carla import follow, route, server
 from drivetrain.envs.carla.score import FACTORS, Score, Touch
 from drivetrain.errors import BadData
 
@@ -209,3 +211,32 @@ def test_no_junctions_command_is_taken_from_it_by_the_next():
         way = route.draw(Places(around), np.random.default_rng(seed), 300, 2)
         for first, last in route.runs(way.junction):
             assert first == 0 or len(set(way.command[first:last])) == 1
+
+
+def test_two_who_ask_at_once_get_a_server_each(monkeypatch):
+    """Worlds side by side begin in threads; one that idles goes to one of them."""
+
+    class Slow(server.Server):
+        @property
+        def running(self):
+            time.sleep(0.02)  # long enough for the other to look as well
+            return True
+
+    idle = [Slow("127.0.0.1", 7, kind=(0, 0))]
+    monkeypatch.setattr(server, "IDLE", list(idle))
+    monkeypatch.setattr(server, "start", lambda port, traffic: server.Server("127.0.0.1", 9))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: server.borrow("127.0.0.1", 0, 0), range(2)))
+    assert {one.port for one in found} == {7, 9}
+    assert not server.IDLE
+
+
+def test_an_address_where_nothing_could_be_started_is_free_again(monkeypatch):
+    def fails(port, traffic):
+        raise server.NoServer("NoServer: it did not start")
+
+    monkeypatch.setattr(server, "start", fails)
+    monkeypatch.setattr(server, "listening", lambda host, port: False)
+    with pytest.raises(server.NoServer, match="did not start"):
+        server.borrow("127.0.0.1", 45_321, 0)
+    assert ("127.0.0.1", 45_321) not in server.LENT

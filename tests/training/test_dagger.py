@@ -184,8 +184,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_played(toy_worlds, tmp_p
         trained(replace(TOY, env=""), tmp_path / "nowhere")
     with pytest.raises(BadConfig, match="one round alone is bc"):
         trained(replace(TOY, steps=20), tmp_path / "short")
-    with pytest.raises(BadConfig, match="no expert knows pendulum; there are some for cartpole"):
-        trained(replace(TOY, env="pendulum"), tmp_path / "unknown")
+    with pytest.raises(BadConfig, match="no expert knows acrobot; there are some for cartpole"):
+        trained(replace(TOY, env="acrobot"), tmp_path / "unknown")
     with pytest.raises(BadConfig, match="the expert cartpole cannot act in identity"):
         find_expert("cartpole", spec_of("identity"))
 

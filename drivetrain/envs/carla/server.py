@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ START_S = 180.0  # compiling takes a minute, the first time
 ANSWER_S = 10.0  # for one call
 LOAD_S = 120.0
 KNOCKS = 5  # times a server that listens is asked for its version
+GUARD = threading.Lock()  # over who idles and who is lent
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -148,33 +150,44 @@ def free_port() -> int:
 
 def borrow(host: str, port: int, traffic: int) -> Server:
     """The server at that address, or one of ours: from those that idle, or a new one. An address serves one at a time."""
-    if port and (host, port) in LENT:
-        raise NoServer(
-            f"NoServer: {host}:{port} already serves an environment of this process, and a server has one world; "
-            "take one lane or world, or leave port out: then each has a server of its own"
-        )
-    found = next((server for server in IDLE if server.kind == (port, traffic) and server.running), None)
-    if found is not None:
-        IDLE.remove(found)
-    elif port and listening(host, port):
-        found = Server(host, port)
-    elif port and host not in LOCAL:
-        raise NoServer(f"NoServer: nobody listens at {host}:{port}; start CARLA there, or leave host and port out")
-    else:
+    with GUARD:  # worlds side by side begin in threads
+        if port and (host, port) in LENT:
+            raise NoServer(
+                f"NoServer: {host}:{port} already serves an environment of this process, and a server has one world; "
+                "take one lane or world, or leave port out: then each has a server of its own"
+            )
+        found = next((server for server in IDLE if server.kind == (port, traffic) and server.running), None)
+        if found is not None:
+            IDLE.remove(found)
         if port:
-            print(f"nobody listens at {host}:{port}: starting the embedded server there", file=sys.stderr)
-        found = start(port, traffic)
+            LENT.add((host, port))
+    try:
+        found = found or reached(host, port, traffic)
+    except BaseException:
+        LENT.discard((host, port))
+        raise
     if port:
-        LENT.add((host, port))
         found.lent = (host, port)
     return found
 
 
+def reached(host: str, port: int, traffic: int) -> Server:
+    """Whoever listens there, or a new one of ours."""
+    if port and listening(host, port):
+        return Server(host, port)
+    if port and host not in LOCAL:
+        raise NoServer(f"NoServer: nobody listens at {host}:{port}; start CARLA there, or leave host and port out")
+    if port:
+        print(f"nobody listens at {host}:{port}: starting the embedded server there", file=sys.stderr)
+    return start(port, traffic)
+
+
 def give_back(server: Server) -> None:
     """For the next who asks for the same."""
-    LENT.discard(server.lent)
-    if server.ours and server.running and server not in IDLE:
-        IDLE.append(server)
+    with GUARD:
+        LENT.discard(server.lent)
+        if server.ours and server.running and server not in IDLE:
+            IDLE.append(server)
 
 
 def speaks(host: str, port: int, wait_s: float = 2.0) -> bool:
