@@ -38,10 +38,10 @@ FIRST_SEED = 70_000  # of the evaluation; the settings here were chosen on other
 class Config:
     output_dir: str = "runs/demo"  # data/, drive/, drive.mp4 and report.md go here
     episodes: int = 4  # tracks of the evaluation, for each driver
-    demonstrations: int = 8  # laps of the expert
-    steps: int = 800  # gradient steps
+    demonstrations: int = 16  # laps of the expert
+    steps: int = 1000  # gradient steps
     rounds: int = 2  # of learning; before the second the model drives and is corrected
-    laps: int = 5  # that it drives for that
+    laps: int = 6  # that it drives for that
     threads: int = 0  # processor threads for torch; 0 takes all
     seed: int = 0
 
