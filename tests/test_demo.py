@@ -39,7 +39,7 @@ def test_what_is_done_is_left_alone(done, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"steps": 7}, "steps=800, asked for 7"), ({"seed": 3}, "seed=0, asked for 3")]
+    ("change", "says"), [({"steps": 7}, "steps=1000, asked for 7"), ({"seed": 3}, "seed=0, asked for 3")]
 )
 def test_another_training_is_not_passed_off(change, says, done, tmp_path):
     wanted = demo.imitating(replace(done, **change), tmp_path)
@@ -55,7 +55,7 @@ def test_another_number_of_laps_is_not_passed_off(done, tmp_path):
 def test_a_run_that_has_no_report_yet_goes_on(done, tmp_path, monkeypatch):
     """Its last row of metrics may be there before its last checkpoint is."""
     (tmp_path / "drive" / "report.md").unlink()
-    (tmp_path / "drive" / "metrics.jsonl").write_text(json.dumps({"step": 800}) + "\n")
+    (tmp_path / "drive" / "metrics.jsonl").write_text(json.dumps({"step": 1000}) + "\n")
     went = []
     monkeypatch.setattr(demo, "Run", lambda folder, **how: went.append(how["resume"]) or Nothing())
     monkeypatch.setattr(demo.report, "write_report", lambda folder: went.append("report"))
