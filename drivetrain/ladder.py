@@ -211,7 +211,7 @@ def judged(kept: Path, who: list[str], settings: Config) -> dict[str, Any]:
 def once(folder: Path, name: str, words: Sequence[str]) -> None:
     """Refuse what is there already and was made by another command."""
     path = folder / "commands" / f"{name}.json"
-    if path.exists():
+    if path.exists() and (folder / name).exists():  # what was refused left no folder, and may be mended
         if json.loads(path.read_text()) != list(words):
             raise BadConfig(
                 f"BadConfig: {folder / name} was made by other settings; move {folder} away, or name another folder"

@@ -123,3 +123,12 @@ def test_a_ladder_from_end_to_end(tmp_path, capsys, refused):
     assert before == {p: p.stat().st_mtime_ns for p in before}, "what is finished is not made twice"
     path.write_text(path.read_text().replace("--steps 64", "--steps 96"))
     assert "was made by other settings; move" in refused(*asked)
+
+
+def test_a_ladder_that_was_refused_can_be_mended(tmp_path):
+    ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--stepz", "3"])
+    ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "3"])  # nothing was made by the first
+    (tmp_path / "ppo-0").mkdir()
+    ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "3"])
+    with pytest.raises(UserError, match="was made by other settings"):
+        ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "4"])
