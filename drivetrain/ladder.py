@@ -211,12 +211,13 @@ def judged(kept: Path, who: list[str], settings: Config) -> dict[str, Any]:
 def once(folder: Path, name: str, words: Sequence[str]) -> None:
     """Refuse what is there already and was made by another command."""
     path = folder / "commands" / f"{name}.json"
-    if path.exists() and (folder / name).exists():  # what was refused left no folder, and may be mended
-        if json.loads(path.read_text()) != list(words):
+    if path.exists():
+        if json.loads(path.read_text()) == list(words):
+            return
+        if (folder / name).exists():  # what was refused left no folder, and may be mended
             raise BadConfig(
                 f"BadConfig: {folder / name} was made by other settings; move {folder} away, or name another folder"
             )
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(words)) + "\n")
 
