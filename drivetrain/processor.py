@@ -18,12 +18,17 @@ def use(threads: int) -> None:
 
 
 def multiply_quickly() -> bool:
-    """Whether the faster way is exact here and was taken. The switch is a GPU's too, and there it would cost precision."""
+    """Whether the faster way is exact here and was taken. The switch is a GPU's too, and there it would cost precision.
+
+    torch's fused attention makes many small products, one by one, and each pays the faster way's overhead: its gradient takes
+    eight times as long. Attention as two large products keeps what was won.
+    """
     if torch.cuda.is_available():
         return False
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     if exact():
+        torch.backends.cuda.enable_flash_sdp(False)  # whose name is of GPUs, but which is heeded on processors too
         return True
     torch.set_float32_matmul_precision(before)
     return False

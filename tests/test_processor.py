@@ -6,15 +6,17 @@ from drivetrain import processor
 
 @pytest.fixture(autouse=True)
 def as_it_was():
-    before = torch.get_float32_matmul_precision()
+    before, fused = torch.get_float32_matmul_precision(), torch.backends.cuda.flash_sdp_enabled()
     yield
     torch.set_float32_matmul_precision(before)
+    torch.backends.cuda.enable_flash_sdp(fused)
 
 
 def test_products_stay_exact():
     torch.set_float32_matmul_precision("highest")
     quick = processor.multiply_quickly()
     assert torch.get_float32_matmul_precision() == ("medium" if quick else "highest")
+    assert not (quick and torch.backends.cuda.flash_sdp_enabled()), "its small products would each pay the overhead"
     a, b = torch.randn(300, 200), torch.randn(100, 200)
     assert (torch.nn.functional.linear(a, b).double() - a.double() @ b.double().T).abs().max() < 1e-3
 
