@@ -5,7 +5,9 @@
     python bench/judges.py --workers 2        two parts at a time, on one core each
 
     read-0 .. read-2      a new LLaVA reads the tilt to a tenth of a degree, by an adaptive curriculum; 6 minutes of one core
-    plain                 the same without the curriculum: all scenes from the start, what the seed's failure looks like
+    plain                 all scenes from the start, and pictures normalised as published: what the seed's failure looks like
+    plain-centred         all scenes from the start
+    curriculum-alone      the curriculum, and pictures normalised as published
     read-long             the curriculum for 15 minutes
     audits                the judges of this list, those that ship, and those that nobody should trust
     speed                 frames a second, one by one and together
@@ -33,8 +35,10 @@ from parts import Log, main, minutes
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS = HERE / "results" / "judges", Path("runs/judges")
 SEED, EPISODES = 95_000, 100
-READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency"]
-SHORT, LONG = 1_100, 2_900  # gradient steps: 6 and 15 minutes of one core
+READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency",
+        "--patches", "1", "--gate", "0.7", "--patience", "5"]  # fmt: skip
+SHORT, LONG = 1_200, 3_000  # gradient steps: 6 and 15 minutes of one core
+PUBLISHED = "--no-own-colours"  # pictures are normalised by the colours of photographs
 DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
 PENDULUM = ["pretrain", "--worlds", "pendulum", "--steps", "1500"]
 PPO = ["ppo", "--env", "cartpole", "--steps", "61440", "--worlds", "16"]
@@ -80,7 +84,7 @@ def audits(log: Log) -> dict[str, Any]:
               "carracing": [SHIPPED, "tiny-llava", "constant:0.5", "random"],
               "cartpole-tenths": [str(RUNS / "plain"), str(RUNS / "read-0")]}  # fmt: skip
     log.train(RUNS / "read-0", *READ, "--steps", str(SHORT), "--seed", "0")
-    log.train(RUNS / "plain", *READ, "--steps", str(SHORT), "--difficulty", "1")
+    log.train(RUNS / "plain", *READ, "--steps", str(SHORT), "--difficulty", "1", PUBLISHED)
     return {sheet: {judge: audited(log, judge, sheet)["verdict"] for judge in names} for sheet, names in judges.items()}
 
 
@@ -153,7 +157,9 @@ def by(judge: str, seed: int, *more: str) -> list[str]:
 
 PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"read-{seed}": read(f"read-{seed}", "--steps", str(SHORT), "--seed", str(seed)) for seed in range(3)},
-    "plain": read("plain", "--steps", str(SHORT), "--difficulty", "1"),
+    "plain": read("plain", "--steps", str(SHORT), "--difficulty", "1", PUBLISHED),
+    "plain-centred": read("plain-centred", "--steps", str(SHORT), "--difficulty", "1"),
+    "curriculum-alone": read("curriculum-alone", "--steps", str(SHORT), PUBLISHED),
     "read-long": read("read-long", "--steps", str(LONG)),
     "audits": audits,
     **{f"taught-{seed}": taught(f"taught-{seed}", *by(SHIPPED, seed)) for seed in range(3)},

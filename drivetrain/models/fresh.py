@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -19,7 +19,17 @@ from drivetrain.models.chat import template
 from drivetrain.models.vlm import VLM
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
-CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+CALLS = ("USER: ", " ASSISTANT:")  # of a LLaVA's conversations
+
+
+class Colours(NamedTuple):
+    """What pictures are normalised by, each channel of them, where 1 is full."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+OF_CLIP = Colours((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,12 @@ class Shape:
     context: int = 512  # tokens of a conversation at most
 
 
-def fresh_vlm(architecture: str, shape: Shape, words: Iterable[str]) -> VLM:
+def fresh_vlm(architecture: str, shape: Shape, words: Iterable[str], colours: Colours = OF_CLIP) -> VLM:
     builders = {"git": new_git, "llava": new_llava}
     if architecture not in builders:
         raise UnknownName("architecture", architecture, builders)
-    vlm = builders[architecture](shape, new_tokenizer(words, shape.vocabulary))
+    spoken = [*words, *(CALLS if architecture == "llava" else ())]
+    vlm = builders[architecture](shape, new_tokenizer(spoken, shape.vocabulary), new_pixels(shape, colours))
     open_eyes(vlm)
     for module in vlm.part("projector"):
         for layer in module.modules():
@@ -94,12 +105,13 @@ def new_tokenizer(words: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def new_pixels(shape: Shape) -> Any:
+def new_pixels(shape: Shape, colours: Colours) -> Any:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     side = {"height": shape.picture, "width": shape.picture}
+    mean, deviation = (list(values) for values in colours)
     return CLIPImageProcessorPil(
-        size=side, do_center_crop=False, crop_size=side, image_mean=CLIP_MEAN, image_std=CLIP_STD
+        size=side, do_center_crop=False, crop_size=side, image_mean=mean, image_std=deviation
     )
 
 
@@ -123,7 +135,7 @@ def ends(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def new_llava(shape: Shape, tokenizer: Any) -> VLM:
+def new_llava(shape: Shape, tokenizer: Any, pixels: Any) -> VLM:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     words = LlamaConfig(
@@ -148,7 +160,7 @@ def new_llava(shape: Shape, tokenizer: Any) -> VLM:
         **ends(tokenizer),
     )
     processor = LlavaProcessor(
-        new_pixels(shape),
+        pixels,
         tokenizer,
         patch_size=shape.patch,
         vision_feature_select_strategy="default",
@@ -158,7 +170,7 @@ def new_llava(shape: Shape, tokenizer: Any) -> VLM:
     return VLM(LlavaForConditionalGeneration(config), processor, "llava")
 
 
-def new_git(shape: Shape, tokenizer: Any) -> VLM:
+def new_git(shape: Shape, tokenizer: Any, pixels: Any) -> VLM:
     from transformers import GitConfig, GitForCausalLM, GitProcessor
 
     config = GitConfig(
@@ -175,4 +187,4 @@ def new_git(shape: Shape, tokenizer: Any) -> VLM:
         tie_word_embeddings=True,
         **ends(tokenizer),
     )
-    return VLM(GitForCausalLM(config), GitProcessor(new_pixels(shape), tokenizer), "git")
+    return VLM(GitForCausalLM(config), GitProcessor(pixels, tokenizer), "git")

@@ -115,12 +115,17 @@ class Objective(nn.Module):
 class Learner:
     """The weights that learn, in AdamW's hands."""
 
-    def __init__(self, vlm: VLM, schedule: Schedule, steps: int):
+    def __init__(self, vlm: VLM, schedule: Schedule, steps: int, slow: Sequence[Tensor] = (), share: float = 1.0):
+        """Of `slow` ones the learning rate is that `share`."""
         self.vlm, self.schedule, self.steps = vlm, schedule, steps
         if schedule.checkpointing:
             vlm.spare_memory()
-        deep, flat = ([p for p in self.parameters if (p.dim() >= 2) == wide] for wide in (True, False))
-        groups = [{"params": deep, "weight_decay": schedule.weight_decay}, {"params": flat, "weight_decay": 0.0}]
+        late = {id(p) for p in slow}
+        deep, flat = (
+            [p for p in self.parameters if (p.dim() >= 2) == wide and id(p) not in late] for wide in (True, False)
+        )
+        kinds = ((deep, schedule.weight_decay, 1.0), (flat, 0.0, 1.0), (list(slow), schedule.weight_decay, share))
+        groups = [{"params": params, "weight_decay": decay, "share": part} for params, decay, part in kinds if params]
         optimizer = torch.optim.AdamW(
             groups, lr=schedule.lr, betas=(0.9, schedule.beta2), fused=vlm.device.type in ("cpu", "cuda")
         )
@@ -138,7 +143,7 @@ class Learner:
         """One gradient step along the mean over the answer tokens of all portions, those of other processes too: that mean,
         and the negative log-likelihood of each token of this process."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr * rate(step, self.steps, self.schedule)
+            group["lr"] = self.schedule.lr * rate(step, self.steps, self.schedule) * group.get("share", 1.0)
         self.optimizer.zero_grad()
         count = together.total(torch.stack([answered(batch) for batch in portions]).sum(), self.vlm.device)
         each = []

@@ -26,13 +26,14 @@ from drivetrain.data.images import share_of
 from drivetrain.data.questions import KINDS, Kind, Question, ask, kinds_of
 from drivetrain.errors import BadConfig
 from drivetrain.models.chat import IGNORED
-from drivetrain.models.fresh import Shape, fresh_vlm
+from drivetrain.models.fresh import OF_CLIP, Colours, Shape, fresh_vlm
 from drivetrain.models.vlm import PARTS, VLM, Batch
 from drivetrain.run import Run, processes
 from drivetrain.training.examination import examine, finish
 from drivetrain.training.language import LOOKED_AT, Learner, Schedule, Talk, collate, without_sight
 from drivetrain.training.selfchecks import check
 
+SAMPLE = 64  # scenes of a world, from which its colours are known
 MEMORY = 0.01  # weight of one answer in the running mean of how sure the model is
 FIRST = {
     "cartpole": ("lean",),
@@ -56,7 +57,8 @@ class Config:
     patience: int = 20  # steps between two widenings of a world
     due: float = 0.6  # share of the run by whose end scenes are as hard as they get; they widen from half of it on
     difficulty: float = 0.0  # of the first scenes; 1 begins with all scenes and all questions
-    still_patches: bool = True  # leave the tower's random projection of patches as it is
+    own_colours: bool = True  # centre pictures on the scenes' own colours; else normalise them by CLIP's
+    patches: float = 0.1  # share of the learning rate for the tower's projection of patches; 0 leaves it as it is
     blind: bool = False  # learn from pictures of other scenes: what can be known without seeing
     held_out: float = 0.1  # share of the pictures, by their pixels, that is not trained on
     questions: int = 1_000  # asked in the examination at the end, about held-out pictures
@@ -184,13 +186,24 @@ def talk_of(world: str, picture: np.ndarray, asked: list[Question]) -> Talk:
     return Talk(turns, picture, f"{world}/{asked[0].kind}", asked[0].choices)
 
 
-def hold_patches(vlm: VLM) -> None:
-    """Chen et al. 2021 hold it for stability. Here it decides whether anything is seen: a white ground pushes all inputs of a
-    patch the same way, and Adam's first steps then drown what stands on it."""
-    for module in vlm.part("vision"):
-        for layer in module.modules():
-            if hasattr(layer, "patch_embedding"):
-                layer.patch_embedding.requires_grad_(False)
+def colours_of(scenes: Scenes) -> Colours:
+    """The scenes' mean colour, every world counting as much, and half of what a channel can be for the deviation.
+
+    It decides how soon anything is seen. By the colours of photographs a white ground is far from 0 and the same in every
+    place: it pushes all inputs of a patch one way, and Adam's first steps drown what stands on it.
+    """
+    means = []
+    for world in scenes.worlds:
+        random = np.random.default_rng((1 << 41, 0))
+        means.append(np.mean([scenes.of[world].draw(random, 1.0)[0].mean((0, 1)) / 255 for _ in range(SAMPLE)], 0))
+    return Colours(tuple(np.mean(means, 0).round(4).tolist()), (0.5, 0.5, 0.5))
+
+
+def projections(vlm: VLM) -> list[Tensor]:
+    """Of patches, in the tower. Their inputs are many and alike, so that together Adam's steps are long here; Chen et al. 2021
+    leave these weights as they are, for stability."""
+    layers: list[Any] = [layer for module in vlm.part("vision") for layer in module.modules()]
+    return [layer.patch_embedding.weight for layer in layers if hasattr(layer, "patch_embedding")]
 
 
 def words(config: Config) -> list[str]:
@@ -218,14 +231,16 @@ def train(config: Config, run: Run) -> VLM:
         raise BadConfig("BadConfig: stage 0 is for small models and trains in one process; start it without torchrun")
     random = Randomness(config.seed)
     scenes = Scenes(config)
-    vlm = fresh_vlm(config.architecture, config.shape, words(config))
+    colours = colours_of(scenes) if config.own_colours else OF_CLIP
+    vlm = fresh_vlm(config.architecture, config.shape, words(config), colours)
     vlm.train_parts(*PARTS)
-    if config.still_patches:
-        hold_patches(vlm)
+    slow = projections(vlm)
+    for weight in slow:
+        weight.requires_grad_(config.patches > 0)
     curriculum = Curriculum(scenes.worlds, config)
     held_out = Scenes(config, unseen=True).held_out(config.questions)
     check(vlm, scenes.batch(0, curriculum)[0], PARTS)
-    learner = Learner(vlm, config.schedule, config.steps)
+    learner = Learner(vlm, config.schedule, config.steps, slow if config.patches else (), config.patches)
     vlm.train()
     for step in run.steps(config.steps, learner=learner, curriculum=curriculum, random=random):
         talks, kinds = scenes.batch(step, curriculum)

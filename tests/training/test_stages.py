@@ -280,6 +280,19 @@ def test_scenes_are_at_their_hardest_when_they_are_due():
     assert [round(widened(curriculum, lambda kind: 0.0, s, s + 1), 2) for s in (25, 30, 40, 50)] == [0, 0.2, 0.6, 1]
 
 
+def test_pictures_are_centred_on_the_scenes_own_colours():
+    scenes = pretrain.Scenes(replace(PRETRAIN, worlds="cartpole,carracing"))
+    colours = pretrain.colours_of(scenes)
+    assert colours == pretrain.colours_of(scenes)
+    vlm = pretrain.fresh_vlm("llava", PRETRAIN.shape, pretrain.words(PRETRAIN), colours)
+    draws = np.random.default_rng(3)
+    seen = [scenes.of[world].draw(draws, 1.0)[0] for world in scenes.worlds for _ in range(100)]
+    pixels = vlm.pixels(seen)
+    assert pixels.mean((0, 2, 3)).abs().max() < 0.05
+    white = pretrain.colours_of(pretrain.Scenes(replace(PRETRAIN, worlds="cartpole")))
+    assert min(white.mean) > 0.9
+
+
 def test_how_sure_it_is_of_an_answer():
     """Of a number by its first token, of words by the token that decides."""
     vlm = new()
