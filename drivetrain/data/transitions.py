@@ -38,6 +38,7 @@ class Transitions:
             raise BadData(
                 "BadData: no step of the data set has anything after it; episodes must be longer than one frame"
             )
+        self.reward_scale = reward_scale
         self.reward = np.asarray(data.values(REWARD), dtype=np.float32) * np.float32(reward_scale)
         self.action = self._prepared(changes, ACTION, np.asarray(data.values(ACTION)))
         self.flat = {

@@ -110,9 +110,7 @@ def new_pixels(shape: Shape, colours: Colours) -> Any:
 
     side = {"height": shape.picture, "width": shape.picture}
     mean, deviation = (list(values) for values in colours)
-    return CLIPImageProcessorPil(
-        size=side, do_center_crop=False, crop_size=side, image_mean=mean, image_std=deviation
-    )
+    return CLIPImageProcessorPil(size=side, do_center_crop=False, crop_size=side, image_mean=mean, image_std=deviation)
 
 
 def vision(shape: Shape) -> dict[str, Any]:

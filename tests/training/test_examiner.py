@@ -73,6 +73,14 @@ VARIANTS = {
     "iql-carracing": ("iql", replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=6)),
     "dt-choices": ("dt", replace(dt.DEBUG, env="cartpole")),
     "dt-carracing": ("dt", replace(dt.DEBUG, env="carracing", network=replace(TINY, hidden=()), steps=6)),
+    "iql-acting": ("iql", replace(iql.DEBUG, acting=60)),
+    "iql-acting-carracing": (
+        "iql",
+        replace(iql.DEBUG, env="carracing", frame_stack=2, network=TINY, steps=2, acting=12, batch_size=4),
+    ),
+    "td3bc-acting": ("td3bc", replace(td3bc.DEBUG, acting=60)),
+    "cql-acting": ("cql", replace(cql.DEBUG, acting=60)),
+    "cql-acting-choices": ("cql", replace(cql.DEBUG, env="cartpole", acting=60, stray=0.5)),
     "cql-choices": ("cql", replace(cql.DEBUG, env="cartpole")),
     "bc-carracing": ("bc", replace(bc.DEBUG, env="carracing", frame_stack=2, network=TINY)),
 }
@@ -229,9 +237,13 @@ EASY = {
 GOOD = {"identity": 0.9 * 8, "identity-continuous": -0.1 * 8}  # of 8 steps; the best are 8 and 0
 
 
+def total(settings):
+    return settings.steps + getattr(settings, "acting", 0)
+
+
 def every(settings):
     """Steps between checkpoints, not dividing the run: three or four of them."""
-    return {"checkpoint_every": max(settings.steps // 3 - 1, 3), "log_every": max(settings.steps // 8, 1)}
+    return {"checkpoint_every": max(total(settings) // 3 - 1, 3), "log_every": max(total(settings) // 8, 1)}
 
 
 def left_alone(name, folder):
@@ -317,7 +329,7 @@ def test_it_trains_its_debug_and_changes_every_weight(name, uninterrupted):
     _, settings = CASES[name]
     after = checkpoint.load_policy(folder)
     oldest = checkpoint.load_policy(folder / "checkpoints" / f"{checkpoint.steps_in(folder)[0]:09d}")
-    assert rows(folder)[-1]["step"] == settings.steps
+    assert rows(folder)[-1]["step"] == total(settings)
     assert np.isfinite(rows(folder)[-1]["loss"])
     for (key, new), old in zip(after.named_parameters(), oldest.parameters(), strict=True):
         assert not torch.equal(new, old), f"{key} has not changed"
@@ -367,11 +379,11 @@ def test_killed_in_the_middle_and_resumed_it_ends_bit_equal(name, uninterrupted,
     algorithm, settings = CASES[name]
     if name in MAPPED:
         request.getfixturevalue("mapped")
-    fate = Fate(at_step=int(0.55 * settings.steps), mapped=name in MAPPED)
+    fate = Fate(at_step=int(0.55 * total(settings)), mapped=name in MAPPED)
     assert victim.outcome(algorithm, settings, tmp_path, fate, **every(settings)) == -9
     behind = checkpoint.steps_in(tmp_path)
     assert behind
-    assert behind[-1] < settings.steps
+    assert behind[-1] < total(settings)
     assert resume(name, tmp_path) == 0
     assert_equal_runs(uninterrupted(name), tmp_path)
     if name in MAPPED:
@@ -383,7 +395,7 @@ def test_killed_twice_and_before_the_first_checkpoint(name, uninterrupted, tmp_p
     algorithm, settings = CASES[name]
     assert victim.outcome(algorithm, settings, tmp_path, Fate(at_step=1), **every(settings)) == -9
     assert checkpoint.steps_in(tmp_path) == []
-    again = Fate(at_step=settings.steps // 2)
+    again = Fate(at_step=total(settings) // 2)
     assert victim.outcome(algorithm, settings, tmp_path, again, resume=True, **every(settings)) == -9
     assert resume(name, tmp_path) == 0
     assert_equal_runs(uninterrupted(name), tmp_path)
@@ -400,7 +412,7 @@ def test_killed_at_any_change_of_a_file_while_saving(name, stride, uninterrupted
     deaths = 0
     for change in itertools.count(1, stride):
         folder = tmp_path / str(change)
-        fate = Fate(at_change=change, after_step=settings.steps // 2)
+        fate = Fate(at_change=change, after_step=total(settings) // 2)
         if victim.outcome(algorithm, settings, folder, fate, **every(settings)) == 0:
             break
         deaths += 1

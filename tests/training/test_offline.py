@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drivetrain import catalog, config
-from drivetrain.checkpoint import Randomness
+from drivetrain.checkpoint import Randomness, load_policy, read, resolve
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.transitions import NEXT, Transitions
 from drivetrain.envs.rollout import rollout
@@ -17,7 +17,8 @@ from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, REWARD, STATE, TERMINATED, TRUNCATED, Feature, Spec
 from drivetrain.training.offline_rl import cql, iql, td3bc
-from drivetrain.training.offline_rl.given import given, reward_scale
+from drivetrain.training.offline_rl.acting import Experience
+from drivetrain.training.offline_rl.given import given, go_on, reward_scale
 from drivetrain.transforms import Rescale
 
 SMALL, WIDER = (Network(hidden=(width,), activation="relu") for width in (8, 16))
@@ -232,3 +233,65 @@ def test_a_policy_of_another_head_is_refused(tmp_path):
         given(replace(iql.DEBUG, policy=str(tmp_path / "first")), "bounded")
     policy, _ = given(replace(td3bc.DEBUG, policy=str(tmp_path / "first")), "deterministic")
     assert policy.head_name == "deterministic"
+
+
+def test_acting_afterwards_teaches_what_the_data_did_not(toy_worlds, tmp_path, monkeypatch):
+    import toys
+
+    def dealt(spec):
+        data = toys.open_tried(spec)
+        data.arrays[ACTION] = data.arrays[ACTION][np.random.default_rng(1).permutation(len(data))]
+        return data
+
+    monkeypatch.setattr(toys, "open_dealt", dealt, raising=False)
+    monkeypatch.setitem(catalog.DATASETS, "dealt", catalog.Entry("toys:open_dealt", "a toy"))
+    settings = iql.Config(dataset="dealt", env="identity", steps=300, batch_size=64, lr=3e-3, actor_lr=3e-3, gamma=0.5)
+    settings = replace(settings, network=WIDER, temperature=10.0, scale_rewards=False)
+
+    def mean(folder):
+        return np.mean([episode.total for episode in rollout(load_policy(folder), "identity", range(50))])
+
+    trained("iql", settings, tmp_path / "data")
+    more = replace(settings, policy=str(tmp_path / "data"), steps=0, acting=900)
+    trained("iql", more, tmp_path / "acted")
+    assert mean(tmp_path / "data") < 0.7 * 8 < 0.85 * 8 < mean(tmp_path / "acted")
+
+
+@pytest.mark.parametrize("algorithm", ["iql", "td3bc", "cql"])
+def test_a_run_of_the_same_algorithm_brings_its_critics_but_not_its_learning_rate(algorithm, tmp_path):
+    module = catalog.find("algorithms", algorithm)
+    trained(algorithm, replace(module.DEBUG, acting=0), tmp_path / "first")
+    wanted = read(resolve(tmp_path / "first"), "critics")
+    asked = replace(module.DEBUG, policy=str(tmp_path / "first"), lr=7e-5)
+    policy, _ = given(asked, {"iql": "bounded", "td3bc": "deterministic", "cql": "squashed"}[algorithm])
+    learner = module.Learner(policy, asked, *([] if algorithm == "iql" else [Randomness(0)]))
+    strangers = {key: value.clone() for key, value in learner.critics.state_dict().items()}
+    go_on(learner.parts(), asked.policy, "another")
+    assert all(torch.equal(value, strangers[key]) for key, value in learner.critics.state_dict().items())
+    go_on(learner.parts(), asked.policy, algorithm)
+    assert all(torch.equal(value, wanted[key]) for key, value in learner.critics.state_dict().items())
+    assert 7e-5 in [part.lr for part in learner.parts().values() if hasattr(part, "lr")]
+    with pytest.raises(BadConfig, match="have other sizes; give the same"):
+        trained(algorithm, replace(asked, network=SMALL), tmp_path / "second")
+
+
+def test_half_of_a_batch_is_of_the_data_and_half_is_lived(tmp_path):
+    config = replace(iql.DEBUG, dataset="fake", env="pendulum", steps=0, acting=40, batch_size=8)
+    policy, data = given(config, "bounded")
+    run = Run(tmp_path, checkpoint_every=1000, log_every=1)
+    experience = Experience(config, policy, data, run, Randomness(0))
+    ours = []
+    for step in range(40):
+        ours.append(experience.batch(step))
+        run.fresh = False
+    lived = experience.replay
+    assert all(
+        torch.equal(batch[ACTION], data.batch(8, at=step, seed=0)[ACTION]) for step, batch in enumerate(ours[:8])
+    )
+    new = ours[-1]
+    assert torch.equal(new[ACTION][:4], data.batch(4, at=39, seed=0)[ACTION])
+    rewards = lived.arrays["reward"][0, :40] * np.float32(data.reward_scale)
+    assert set(new["reward"][4:].tolist()) <= set(rewards.tolist())
+    assert not set(new["reward"][:4].tolist()) & set(rewards.tolist())
+    assert new[STATE].shape == new[NEXT + STATE].shape == (8, 1, 3)
+    experience.close()

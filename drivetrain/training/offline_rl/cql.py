@@ -26,7 +26,8 @@ from drivetrain.models.driver import Driver, Network
 from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.offline_rl.given import features, given, seeing
+from drivetrain.training.offline_rl.acting import Experience
+from drivetrain.training.offline_rl.given import features, given, go_on, seeing
 from drivetrain.training.start import finished
 
 
@@ -34,8 +35,9 @@ from drivetrain.training.start import finished
 class Config:
     dataset: str = "data/hopper-replay"  # a data set folder, or a catalog name
     env: str = ""  # where to act afterwards; empty is where the data came from
-    policy: str = ""  # a run or checkpoint to start from; empty starts anew
-    steps: int = 20_000  # gradient steps
+    policy: str = ""  # a run or checkpoint to start from; of this algorithm its critics come along; empty starts anew
+    steps: int = 20_000  # gradient steps by the data set
+    acting: int = 0  # steps in the world after those, each with a gradient step
     batch_size: int = 256
     lr: float = 3e-4  # learning rate of the critics
     actor_lr: float = 1e-4  # learning rate of the policy and of its temperature
@@ -44,6 +46,7 @@ class Config:
     conservative: float = 5.0  # weight of speaking low
     drawn: int = 10  # actions of each kind that are spoken low of
     clone: int = 0  # steps at first in which the policy clones instead of climbing
+    stray: float = 0.05  # share of choices at random, where it acts and its actions are choices
     entropy_share: float = 1.0  # the entropy held to is minus this times the number of actions
     scale_rewards: bool = False  # by 1000 over the spread of the data's returns
     frame_stack: int = 1  # so many observations in one
@@ -173,8 +176,11 @@ def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     policy, data = given(config, "squashed", "q")
     learner = Chooser(policy, config) if policy.spec.discrete else Learner(policy, config, random)
-    for step in run.steps(config.steps, **learner.parts(), random=random):
-        parts = learner.update(data.batch(config.batch_size, at=step, seed=config.seed), step)
+    go_on(learner.parts(), config.policy, "cql")
+    experience = Experience(config, policy, data, run, random)
+    for step in run.steps(experience.total, **learner.parts(), **experience.parts()):
+        parts = learner.update(experience.batch(step), step)
         total = torch.stack([value for name, value in parts.items() if name.startswith("loss/")]).sum()
         run.log(step, {"loss": total, **parts})
+    experience.close()
     return finished(policy, run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drivetrain import transforms
+from drivetrain.checkpoint import load, resolve
 from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
@@ -18,6 +19,7 @@ from drivetrain.data.transitions import Transitions
 from drivetrain.envs.words import spec_of, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.models.driver import Driver, build_policy
+from drivetrain.run import read_config
 from drivetrain.training.start import start_from
 
 NEAREST = 1 - 1e-5  # to the bounds of an action: a squashed density is infinite there
@@ -51,6 +53,24 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
     if not spec.discrete:
         steps.action = steps.action.clamp(-NEAREST, NEAREST).float()
     return policy.train(), steps
+
+
+def go_on(parts: Mapping[str, Any], path: str, algorithm: str) -> None:
+    """Everything that the run at `path` had learned besides its policy, where it is of the same algorithm."""
+    if not path:
+        return
+    found = resolve(path)
+    if not (found.parent.parent / "config.json").exists() or read_config(found.parent.parent)["algorithm"] != algorithm:
+        return
+    rates = [(part, part.lr) for part in parts.values() if hasattr(part, "lr")]
+    try:
+        load(found, parts)
+    except (RuntimeError, ValueError) as error:
+        raise BadConfig(
+            f"BadConfig: the critics of {path} have other sizes; give the same --network.hidden as it had ({error})"
+        ) from error
+    for part, rate in rates:  # of this run, not of that
+        part.lr = rate
 
 
 def reward_scale(data: Episodes) -> float:

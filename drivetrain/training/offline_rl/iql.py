@@ -12,7 +12,6 @@ published figures. Choices work too: critics take them as one of many.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,8 @@ from drivetrain.models.driver import Driver, Network
 from drivetrain.models.heads import TwinQ, ValueHead
 from drivetrain.run import Run
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.offline_rl.given import features, given, seeing, taken
+from drivetrain.training.offline_rl.acting import Experience, falling
+from drivetrain.training.offline_rl.given import features, given, go_on, seeing, taken
 from drivetrain.training.start import finished
 
 
@@ -33,8 +33,9 @@ from drivetrain.training.start import finished
 class Config:
     dataset: str = "data/hopper-replay"  # a data set folder, or a catalog name
     env: str = ""  # where to act afterwards; empty is where the data came from
-    policy: str = ""  # a run or checkpoint to start from; empty starts anew
-    steps: int = 50_000  # gradient steps
+    policy: str = ""  # a run or checkpoint to start from; of this algorithm its critics come along; empty starts anew
+    steps: int = 50_000  # gradient steps by the data set
+    acting: int = 0  # steps in the world after those, each with a gradient step
     batch_size: int = 256
     lr: float = 3e-4  # learning rate of critics and value
     actor_lr: float = 3e-4  # learning rate of the policy, falling to 0 along a cosine
@@ -80,7 +81,7 @@ class Learner:
         parts = losses(self, batch)
         self.judge_row.backward(parts["loss/critics"] + parts["loss/value"])
         self.actor_row.backward(parts["loss/actor"])
-        self.actor_optimizer.lr = self.config.actor_lr * 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
+        self.actor_optimizer.lr = self.config.actor_lr * falling(step, self.config)
         self.judge_optimizer.step()
         self.actor_optimizer.step()
         with torch.no_grad():
@@ -115,7 +116,10 @@ def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     policy, data = given(config, "bounded")
     learner = Learner(policy.train(), config)
-    for step in run.steps(config.steps, **learner.parts(), random=random):
-        parts = learner.update(data.batch(config.batch_size, at=step, seed=config.seed), step)
+    go_on(learner.parts(), config.policy, "iql")
+    experience = Experience(config, policy, data, run, random)
+    for step in run.steps(experience.total, **learner.parts(), **experience.parts()):
+        parts = learner.update(experience.batch(step), step)
         run.log(step, {"loss": parts["loss/critics"] + parts["loss/value"] + parts["loss/actor"], **parts})
+    experience.close()
     return finished(policy, run)

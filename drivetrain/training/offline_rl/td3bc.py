@@ -24,7 +24,8 @@ from drivetrain.models.driver import Driver, Network
 from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.offline_rl.given import features, given, seeing
+from drivetrain.training.offline_rl.acting import Experience
+from drivetrain.training.offline_rl.given import features, given, go_on, seeing
 from drivetrain.training.start import finished
 
 
@@ -32,8 +33,9 @@ from drivetrain.training.start import finished
 class Config:
     dataset: str = "data/hopper-replay"  # a data set folder, or a catalog name
     env: str = ""  # where to act afterwards; empty is where the data came from
-    policy: str = ""  # a run or checkpoint to start from; empty starts anew
-    steps: int = 50_000  # gradient steps
+    policy: str = ""  # a run or checkpoint to start from; of this algorithm its critics come along; empty starts anew
+    steps: int = 50_000  # gradient steps by the data set
+    acting: int = 0  # steps in the world after those, each with a gradient step
     batch_size: int = 256
     lr: float = 3e-4  # learning rate of critics and policy
     gamma: float = 0.99  # how much the next step counts
@@ -41,6 +43,7 @@ class Config:
     climb: float = 2.5  # weight of the critic's word against cloning
     blur: float = 0.2  # deviation of the noise on the target policy's actions
     blur_most: float = 0.5  # which goes no further than this
+    stray: float = 0.1  # deviation of the noise on what it does, where it acts
     delay: int = 2  # steps of the critics for one of the policy
     scale_rewards: bool = False  # by 1000 over the spread of the data's returns
     frame_stack: int = 1  # so many observations in one
@@ -119,7 +122,10 @@ def train(config: Config, run: Run) -> Driver:
             f"BadConfig: td3bc needs actions that are numbers, {config.dataset} has choices; use iql or cql"
         )
     learner = Learner(policy, config, random)
-    for step in run.steps(config.steps, **learner.parts(), random=random):
-        parts = learner.update(data.batch(config.batch_size, at=step, seed=config.seed), step)
+    go_on(learner.parts(), config.policy, "td3bc")
+    experience = Experience(config, policy, data, run, random)
+    for step in run.steps(experience.total, **learner.parts(), **experience.parts()):
+        parts = learner.update(experience.batch(step), step)
         run.log(step, {"loss": parts["loss/critics"], **parts})
+    experience.close()
     return finished(policy, run)
