@@ -54,7 +54,8 @@ def read(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
 
     def part(log: Log) -> dict[str, Any]:
         run = log.train(RUNS / name, *READ, *more)
-        return {"minutes": minutes(run), "audit": audited(log, str(run), "cartpole-tenths")}
+        used = log.commands[0].get("cpu_seconds", 60 * minutes(run))
+        return {"minutes": minutes(run), "cpu_minutes": used / 60, "audit": audited(log, str(run), "cartpole-tenths")}
 
     return part
 

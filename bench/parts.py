@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from drivetrain import catalog, cli, config
@@ -31,7 +32,8 @@ GUARDS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass
 class Log:
-    """The commands of a part, and how many seconds each took."""
+    """The commands of a part, and how many seconds each took by the clock and of a processor's work; the latter suffers less from
+    what else is running."""
 
     commands: list[dict[str, Any]] = field(default_factory=list)
 
@@ -48,13 +50,20 @@ class Log:
     def call(self, command: list[str], said: str, allowed: tuple[int, ...] = (0,)) -> str:
         start = time.perf_counter()
         alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
-        if done.returncode not in allowed:
-            raise RuntimeError(f"{said}\n{done.stderr}")
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            process = subprocess.Popen(command, stdout=out, stderr=err, env=alone)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            for file in (out, err):
+                file.seek(0)
+            if process.returncode not in allowed:
+                raise RuntimeError(f"{said}\n{err.read()}")
+            found = out.read()
         seconds = round(time.perf_counter() - start, 1)
-        self.commands.append({"command": said, "seconds": seconds})
-        print(f"{seconds:8.1f} s  {said}", flush=True)
-        return done.stdout
+        busy = round(used.ru_utime + used.ru_stime, 1)
+        self.commands.append({"command": said, "seconds": seconds, "cpu_seconds": busy})
+        print(f"{seconds:8.1f} s, {busy:8.1f} s of processor  {said}", flush=True)
+        return found
 
     def train(self, run: Path, *words: str) -> Path:
         """A finished run: as it is, gone on with, or made from nothing."""
