@@ -7,6 +7,7 @@
     sets-ENV                SAC, and from it random, medium-replay, medium and expert sets: recipe, hashes, reference scores
     ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
     d3rlpy-iql-SEED         the peer on the same set, with as many updates
+    acted-ALGORITHM-SEED    iql and td3bc on Hopper go on by acting for 25,000 steps, from what they made of medium-replay
     gail-SEED, bc-few-SEED  from every twentieth pair of four expert episodes of HalfCheetah; gail-random from a random player's
     pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
 
@@ -84,7 +85,7 @@ def sets(env: str) -> Callable[[Log], dict[str, Any]]:
 def scored(log: Log, env: str, returns: list[float]) -> dict[str, Any]:
     low, high = (card(of(log, env, kind))["returns"]["mean"] for kind in ("random", "expert"))
     scores = [100 * (value - low) / (high - low) for value in returns]
-    return {"score": stats.summary(scores).to_json(), "returns": returns}
+    return {"score": stats.summary(scores).to_json(), "scores": scores, "returns": returns}
 
 
 def judged(log: Log, run: Path, env: str) -> dict[str, Any]:
@@ -98,6 +99,26 @@ def learned(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], d
         data = ",".join(str(of(log, env, each)) for each in kinds)
         flags = ["--dataset", data, *FLAGS[algorithm], "--seed", str(seed)]
         return judged(log, log.train(RUNS / f"{algorithm}-{env}-{kind}-{seed}", algorithm, *flags), env)
+
+    return part
+
+
+def acted(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+    """From the critics and the policy that the data made, by acting too; the same evaluation says what it was before."""
+
+    def part(log: Log) -> dict[str, Any]:
+        kind = "medium-replay"
+        data = str(of(log, "hopper", kind))
+        before = log.train(
+            RUNS / f"{algorithm}-hopper-{kind}-{seed}",
+            *(algorithm, "--dataset", data, *FLAGS[algorithm], "--seed", str(seed)),
+        )
+        flags = ["--dataset", data, "--policy", str(before), "--steps", "0", "--acting", "25000", "--seed", str(seed)]
+        run = log.train(RUNS / f"acted-{algorithm}-{seed}", algorithm, *flags)
+        first = judged(log, before, "hopper")
+        after = judged(log, run, "hopper")
+        paired = stats.paired(after["returns"], first["returns"]).to_json()
+        return {**after, "before": first["score"], "paired": paired}
 
     return part
 
@@ -159,6 +180,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
         for algorithm in algorithms
         for seed in SEEDS
     },
+    **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
     **{f"bc-few-{seed}": imitated("bc", "few", seed) for seed in SEEDS},
     **{f"gail-{seed}": imitated("gail", "few", seed) for seed in SEEDS},

@@ -32,8 +32,8 @@ GUARDS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass
 class Log:
-    """The commands of a part, and how many seconds each took by the clock and of a processor's work; the latter suffers less from
-    what else is running."""
+    """The commands of a part, and how many seconds each took by the clock and of a processor's work, which suffers less
+    from what else is running."""
 
     commands: list[dict[str, Any]] = field(default_factory=list)
 
