@@ -116,17 +116,39 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
     folder = Path(settings.output_dir or f"runs/ladder/{ladder.name}")
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     wanted = {(name, seed): command(ladder, name, folder / "data", seed) for name in asked for seed in seeds}
+    for words in wanted.values():
+        refuse_wrong_flags(words)
     for (algorithm, seed), words in wanted.items():
         once(folder, f"{algorithm}-{seed}", words)
     data = collected(ladder, folder)
+    refused: dict[str, Rung] = {}
+
+    def climbed(one: tuple[tuple[str, int], list[str]]) -> Rung:
+        (algorithm, seed), words = one
+        if algorithm in refused:  # it would say the same to every seed
+            return refused[algorithm]
+        found = rung(folder, algorithm, seed, words, settings)
+        if found.refused:
+            refused[algorithm] = found
+        return found
+
     with ThreadPoolExecutor(settings.workers) as pool:
-        rungs = list(pool.map(lambda one: rung(folder, one[0][0], one[0][1], one[1], settings), wanted.items()))
+        rungs = list(pool.map(climbed, wanted.items()))
     floors = {name: judged(folder / f"{name}.json", [name, "--env", ladder.env], settings) for name in floor(ladder)}
     said = told(ladder, settings, data, rungs, floors)
     (folder / "ladder.json").write_text(json.dumps(said, indent=1) + "\n")
     (folder / "ladder.svg").write_text(picture(said))
     (folder / "ladder.md").write_text(page(said))
     return said
+
+
+def refuse_wrong_flags(words: Sequence[str]) -> None:
+    """A flag that its algorithm does not know is a mistake of the ladder's, not a world that does not suit the algorithm."""
+    from drivetrain.cli import RunOptions, split_flags
+
+    _, algorithm, *flags = words
+    _, theirs = split_flags(flags, RunOptions())
+    config.parse(catalog.find("algorithms", algorithm).Config(), theirs, f"drivetrain train {algorithm}")
 
 
 def floor(ladder: Ladder) -> Iterator[str]:

@@ -125,6 +125,40 @@ def test_a_ladder_from_end_to_end(tmp_path, capsys, refused):
     assert "was made by other settings; move" in refused(*asked)
 
 
+def test_a_flag_that_an_algorithm_does_not_know_stops_before_anything_is_made(tmp_path, refused):
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL + '\n[dagger]\nflags = "--stepz 20"\n')
+    said = refused("ladder", str(path), "--only", "bc,dagger", "--output-dir", str(tmp_path / "out"))
+    assert "--stepz" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_who_refuses_is_asked_once(tmp_path, monkeypatch, capsys):
+    path, asked = tmp_path / "mine.toml", []
+    path.write_text(SMALL)
+    once = ladder.rung
+    monkeypatch.setattr(ladder, "rung", lambda *words: asked.append(words[1]) or once(*words))
+    assert (
+        main(
+            [
+                "ladder",
+                str(path),
+                "--only",
+                "sac",
+                "--seeds",
+                "3",
+                "--episodes",
+                "1",
+                "--output-dir",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
+    assert "sac needs actions that are numbers" in capsys.readouterr().out
+    assert asked == ["sac"]
+
+
 def test_a_ladder_that_was_refused_can_be_mended(tmp_path):
     ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--stepz", "3"])
     ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "3"])  # nothing was made by the first
