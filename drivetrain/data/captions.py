@@ -240,8 +240,13 @@ class Cells(Sequence[Source]):
 
 def _load(name: str, split: str) -> Any:
     """A parquet file, a folder saved by `datasets` or laid out as it likes, or a name of the hub."""
-    datasets = _datasets(name)
     path = Path(name)
+    parts = path.parts
+    if not path.exists() and (len(parts) > 2 or (len(parts) == 2 and path.parent.is_dir())):
+        raise BadData(
+            f"BadData: {name} does not exist; give a .csv, .jsonl or .parquet, a folder, or OWNER/NAME of the hub"
+        )
+    datasets = _datasets(name)
     if (path / INFO).is_file():
         raise BadData(
             f"BadData: {name} holds episodes, not pictures with words; make those of it first: "

@@ -171,6 +171,7 @@ def test_greys_and_transparent_pictures_become_rgb(folder):
 
 def test_without_the_package_the_extra_is_named(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "datasets", None)
+    (folder / "a.parquet").write_bytes(b"rows")
     for name in ("someone/something", str(folder / "a.parquet")):
         with pytest.raises(MissingExtra, match=r"opening .*needs the package 'datasets'.*drivetrain\[data\]"):
             open_captions(name)
@@ -208,8 +209,8 @@ class TestHuggingFace:
 
     def test_what_cannot_be_opened_is_one_line(self, datasets, tmp_path):
         (tmp_path / "a.parquet").write_text("no parquet")
-        for name in ("a.parquet", "nowhere"):
-            with pytest.raises(BadData, match="cannot be opened as a data set") as caught:
+        for name, says in (("a.parquet", "cannot be opened as a data set"), ("nowhere", "does not exist")):
+            with pytest.raises(BadData, match=says) as caught:
                 open_captions(tmp_path / name)
             assert "\n" not in str(caught.value)
 
@@ -220,3 +221,11 @@ def test_equal_pictures_have_equal_shares_and_shares_are_spread_evenly():
     assert np.abs(np.quantile(shares, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.04
     assert share_of(PICTURES[0]) == share_of(PICTURES[0].copy(order="F"))
     assert share_of(PICTURES[0]) != share_of(PICTURES[0].reshape(9, 6, 3))
+
+
+def test_a_path_that_is_not_there_asks_no_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("data/captoins", "some/where/else", str(tmp_path / "nothing")):
+        with pytest.raises(BadData, match=f"{name} does not exist"):
+            open_captions(name)
