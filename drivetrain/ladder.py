@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from drivetrain import catalog, config, stats
 from drivetrain.errors import BadConfig, BadData, UnknownName, UserError
-from drivetrain.run import read_metrics
+from drivetrain.run import read_config, read_metrics
 from drivetrain.rungs import picture, table
 
 LADDERS = Path(__file__).resolve().parent / "ladders"
@@ -215,7 +215,10 @@ def acted(algorithm: str, place: Path, steps: int) -> int:
     if (place / "rounds").is_dir():
         infos = sorted((place / "rounds").glob("*/meta/info.json"))
         return sum(json.loads(info.read_text())["total_frames"] for info in infos)
-    return 0 if not getattr(catalog.find("algorithms", algorithm).Config(), "env", "") else steps
+    settings = catalog.find("algorithms", algorithm).Config()
+    if hasattr(settings, "acting"):  # a data set first, and then perhaps the world
+        return int(read_config(place)["config"]["acting"])
+    return steps if getattr(settings, "env", "") else 0
 
 
 def judged(kept: Path, who: list[str], settings: Config) -> dict[str, Any]:

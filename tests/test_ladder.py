@@ -166,3 +166,11 @@ def test_a_ladder_that_was_refused_can_be_mended(tmp_path):
     ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "3"])
     with pytest.raises(UserError, match="was made by other settings"):
         ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "4"])
+
+
+def test_steps_in_the_world_are_those_that_were_taken_there(tmp_path):
+    for acting in (0, 30):
+        (tmp_path / "config.json").write_text(json.dumps({"config": {"acting": acting}}))
+        assert ladder.acted("iql", tmp_path, 100 + acting) == acting
+    assert ladder.acted("ppo", tmp_path, 64) == 64
+    assert ladder.acted("bc", tmp_path, 64) == 0
