@@ -5,6 +5,7 @@
     rows = [160, 320]                    # of it, these rows alone (all without)
     reward = "1 - 0.5 * abs(tilt) / 12 - 0.5 * abs(position) / 240"
     ends = "abs(tilt) > 12"              # when the episode is over; never, where this is left out
+    patience = 1                         # so many frames in a row must say so before it is
     unread = -1.0                        # the reward where an answer cannot be read; such a frame never ends an episode
     bad = "abs(tilt) > 8"                # states that must not be rewarded above `good_reward`: what an audit counts
     good_reward = 0.5
@@ -64,6 +65,7 @@ class Sheet:
     ask: dict[str, Ask]
     reward: str
     ends: str = ""
+    patience: int = 1
     bad: str = ""
     good_reward: float = 0.5
     unread: float = 0.0
@@ -139,7 +141,8 @@ def sheet_of(said: dict[str, Any], where: str) -> Sheet:
 
 
 def checked(said: dict[str, Any], where: str) -> dict[str, Any]:
-    known = {"env": str, "reward": str, "ends": str, "bad": str, "sees": str, "good_reward": float, "unread": float}
+    known = {"env": str, "reward": str, "ends": str, "patience": int, "bad": str, "sees": str, "good_reward": float,
+             "unread": float}  # fmt: skip
     for name in ("env", "reward"):
         if name not in said:
             raise BadConfig(f"BadConfig: {where} has no {name}; add it")
@@ -148,6 +151,8 @@ def checked(said: dict[str, Any], where: str) -> dict[str, Any]:
             raise BadConfig(f"BadConfig: {where} has no setting {name!r}; it has {', '.join([*known, 'rows', 'ask'])}")
         if name in known and not isinstance(value, (int, float) if known[name] is float else known[name]):
             raise BadConfig(f"BadConfig: {where}: {name} is {value!r}, expected a {known[name].__name__}")
+    if said.get("patience", 1) < 1:
+        raise BadConfig(f"BadConfig: {where}: patience is {said['patience']}, expected 1 or more frames")
     if "rows" in said:
         rows = tuple(said["rows"]) if isinstance(said["rows"], list) else ()
         if len(rows) != 2 or not all(isinstance(row, int) for row in rows) or not 0 <= rows[0] < rows[1]:

@@ -116,11 +116,11 @@ class JudgedWorlds(Worlds):
         scenes = catalog.find("scenes", world) if world in catalog.SCENES else None
         self.facts = getattr(scenes, "facts", None)
         self.truths = {name: formula(ask.truth) for name, ask in judge.sheet.ask.items() if ask.truth}
-        self.judged = np.zeros(count)
+        self.judged, self.waited = np.zeros(count), np.zeros(count, dtype=int)
         self.told: list[float] = []
 
     def rebuild(self, *seed: int) -> Sample:
-        self.judged[:] = 0.0
+        self.judged[:], self.waited[:] = 0.0, 0
         return super().rebuild(*seed)
 
     def look(self, env: Any, observation: Sample) -> np.ndarray:
@@ -129,7 +129,9 @@ class JudgedWorlds(Worlds):
     def step(self, actions: np.ndarray) -> Step:
         went = super().step(actions)
         judged = self.judge(np.stack(went.frames), self.truth(went.infos))
-        over = judged.ends & ~went.ended
+        self.waited = np.where(judged.ends, self.waited + 1, 0)
+        ends = self.waited >= self.judge.sheet.patience
+        over = ends & ~went.ended
         observation = went.observation
         if over.any():
             observation = {key: value.copy() for key, value in observation.items()}
@@ -138,12 +140,12 @@ class JudgedWorlds(Worlds):
         self.judged += judged.reward
         for i in np.flatnonzero(went.ended | over):
             self.told.append(float(self.judged[i]))
-            self.judged[i] = 0.0
+            self.judged[i], self.waited[i] = 0.0, 0
         return went._replace(
             observation=observation,
             reward=judged.reward,
-            terminated=went.terminated | judged.ends,
-            truncated=went.truncated & ~judged.ends,
+            terminated=went.terminated | ends,
+            truncated=went.truncated & ~ends,
         )
 
     def truth(self, infos: Any) -> dict[str, np.ndarray] | None:

@@ -87,6 +87,27 @@ def test_the_judge_says_when_it_is_over_and_a_new_episode_begins():
     assert said["judged/return"] < steps
 
 
+def test_a_patient_sheet_waits_for_as_many_frames_in_a_row():
+    def fallen(went):
+        return abs(np.degrees(went.infos[0]["privileged.state"][2])) > 12
+
+    judged = JudgedWorlds("cartpole:endless=1", 1, Judge(replace(SHEET, patience=3), Truth()))
+    judged.rebuild(0)
+    for episode in range(2):
+        said = []
+        while not said or not went.ended[0]:  # noqa: F821  made by the first turn
+            went = judged.step(np.array([episode]))
+            said.append(fallen(went))
+        assert said.count(True) == 3, "one episode's waiting is not the next one's"
+        assert went.terminated[0]
+    judged.step(np.array([1]))
+    judged.waited[:] = 2
+    assert not judged.step(np.array([0])).ended[0], "a frame that says otherwise begins the count anew"
+    judged.waited[:] = 2
+    judged.rebuild(1)
+    assert judged.waited[0] == 0
+
+
 def test_a_judge_that_never_ends_leaves_it_to_the_time_limit():
     judged = worlds(Constant(5.0), count=1)
     judged.rebuild(0)
