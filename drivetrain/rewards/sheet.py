@@ -6,6 +6,7 @@
     reward = "1 - 0.5 * abs(tilt) / 12 - 0.5 * abs(position) / 240"
     ends = "abs(tilt) > 12"              # when the episode is over; never, where this is left out
     patience = 1                         # so many frames in a row must say so before it is
+    grace = 0                            # so many frames from an episode's beginning end nothing
     unread = -1.0                        # the reward where an answer cannot be read; such a frame never ends an episode
     bad = "abs(tilt) > 8"                # states that must not be rewarded above `good_reward`: what an audit counts
     good_reward = 0.5
@@ -66,6 +67,7 @@ class Sheet:
     reward: str
     ends: str = ""
     patience: int = 1
+    grace: int = 0
     bad: str = ""
     good_reward: float = 0.5
     unread: float = 0.0
@@ -141,8 +143,8 @@ def sheet_of(said: dict[str, Any], where: str) -> Sheet:
 
 
 def checked(said: dict[str, Any], where: str) -> dict[str, Any]:
-    known = {"env": str, "reward": str, "ends": str, "patience": int, "bad": str, "sees": str, "good_reward": float,
-             "unread": float}  # fmt: skip
+    known: dict[str, type] = {"env": str, "reward": str, "ends": str, "patience": int, "grace": int, "bad": str}
+    known |= {"sees": str, "good_reward": float, "unread": float}
     for name in ("env", "reward"):
         if name not in said:
             raise BadConfig(f"BadConfig: {where} has no {name}; add it")

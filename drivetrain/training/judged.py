@@ -116,11 +116,12 @@ class JudgedWorlds(Worlds):
         scenes = catalog.find("scenes", world) if world in catalog.SCENES else None
         self.facts = getattr(scenes, "facts", None)
         self.truths = {name: formula(ask.truth) for name, ask in judge.sheet.ask.items() if ask.truth}
-        self.judged, self.waited = np.zeros(count), np.zeros(count, dtype=int)
+        self.judged = np.zeros(count)
+        self.waited, self.age = np.zeros((2, count), dtype=int)
         self.told: list[float] = []
 
     def rebuild(self, *seed: int) -> Sample:
-        self.judged[:], self.waited[:] = 0.0, 0
+        self.judged[:], self.waited[:], self.age[:] = 0.0, 0, 0
         return super().rebuild(*seed)
 
     def look(self, env: Any, observation: Sample) -> np.ndarray:
@@ -129,7 +130,8 @@ class JudgedWorlds(Worlds):
     def step(self, actions: np.ndarray) -> Step:
         went = super().step(actions)
         judged = self.judge(np.stack(went.frames), self.truth(went.infos))
-        self.waited = np.where(judged.ends, self.waited + 1, 0)
+        self.age += 1
+        self.waited = np.where(judged.ends & (self.age > self.judge.sheet.grace), self.waited + 1, 0)
         ends = self.waited >= self.judge.sheet.patience
         over = ends & ~went.ended
         observation = went.observation
@@ -140,7 +142,7 @@ class JudgedWorlds(Worlds):
         self.judged += judged.reward
         for i in np.flatnonzero(went.ended | over):
             self.told.append(float(self.judged[i]))
-            self.judged[i], self.waited[i] = 0.0, 0
+            self.judged[i], self.waited[i], self.age[i] = 0.0, 0, 0
         return went._replace(
             observation=observation,
             reward=judged.reward,

@@ -108,6 +108,12 @@ def test_a_patient_sheet_waits_for_as_many_frames_in_a_row():
     assert judged.waited[0] == 0
 
 
+def test_an_episodes_first_frames_end_nothing_where_the_sheet_has_grace():
+    judged = JudgedWorlds("cartpole:endless=1", 1, Judge(replace(SHEET, ends="tilt > -90", grace=4), Truth()))
+    judged.rebuild(0)
+    assert [bool(judged.step(np.array([0])).terminated[0]) for _ in range(10)] == ([False] * 4 + [True]) * 2
+
+
 def test_a_judge_that_never_ends_leaves_it_to_the_time_limit():
     judged = worlds(Constant(5.0), count=1)
     judged.rebuild(0)
