@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from drivetrain import catalog, cli, config
+from drivetrain import catalog, config
 from drivetrain.run import describe_environment
 
 PROGRAM = [sys.executable, "-m", "drivetrain"]
@@ -92,7 +92,7 @@ def same_settings(run: Path, words: Sequence[str]) -> None:
     algorithm, flags = words[0], words[1:]
     had = json.loads((run / "config.json").read_text())
     table = "stages" if algorithm in catalog.STAGES else "algorithms"
-    _, theirs = cli.split_flags(flags, cli.RunOptions())
+    _, theirs = config.split_flags(flags, config.RunOptions())
     asked = config.to_json(config.parse(catalog.find(table, algorithm).Config(), theirs, "bench"))
     kept = {**asked, **had["config"]}  # a setting that is newer than the run is at its default
     if had["algorithm"] != algorithm or json.loads(json.dumps(asked)) != json.loads(

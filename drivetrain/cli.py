@@ -13,11 +13,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drivetrain import __version__, catalog, config
+from drivetrain.config import RunOptions, split_flags
 from drivetrain.errors import BadConfig, MissingExtra, UnknownName, UserError
 
 USAGE = """drivetrain {version}: train vision-language models to act
@@ -50,21 +50,6 @@ ACTING = (
     "drive",
 )  # verbs in which networks compute; those that learn say how themselves
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # what a write can meet half-way
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is kept; the same for every algorithm."""
-
-    output_dir: str = ""  # the run folder; runs/ALGORITHM where none is named
-    resume: bool = False  # go on exactly where this run folder's last checkpoint left off
-    checkpoint_every: int = 0  # steps between checkpoints; 0 takes the algorithm's own
-    keep: int = 2  # so many of the newest checkpoints stay
-    log_every: int = 0  # steps per row of metrics; 0 takes about a thousand rows
-    tensorboard: bool = False  # write event files for TensorBoard as well
-    threads: int = 1  # processor threads for torch; 0 takes all
-    quiet: bool = False  # no progress bar
-    json: bool = False  # one JSON object on stdout at the end, and nothing else
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,20 +229,6 @@ def _show_flags(*parts: Any) -> int:
         except SystemExit:
             print()
     return 0
-
-
-def split_flags(arguments: Sequence[str], options: Any) -> tuple[list[str], list[str]]:
-    """The flags that belong to `options`, with their values, and the others."""
-    known = config.flags(options)
-    known += [flag.replace("--", "--no-", 1) for flag in known]
-    mine: list[str] = []
-    others: list[str] = []
-    into = others
-    for argument in arguments:
-        if argument.startswith("--"):
-            into = mine if argument.split("=")[0].replace("_", "-") in known else others
-        into.append(argument)
-    return mine, others
 
 
 def stored_config(folder: Path, name: str, kind: type[Any]) -> Any:

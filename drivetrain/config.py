@@ -78,6 +78,21 @@ def _revived(hint: Any, value: Any, name: str) -> Any:
     return value
 
 
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run is kept; the same for every algorithm."""
+
+    output_dir: str = ""  # the run folder; runs/ALGORITHM where none is named
+    resume: bool = False  # go on exactly where this run folder's last checkpoint left off
+    checkpoint_every: int = 0  # steps between checkpoints; 0 takes the algorithm's own
+    keep: int = 2  # so many of the newest checkpoints stay
+    log_every: int = 0  # steps per row of metrics; 0 takes about a thousand rows
+    tensorboard: bool = False  # write event files for TensorBoard as well
+    threads: int = 1  # processor threads for torch; 0 takes all
+    quiet: bool = False  # no progress bar
+    json: bool = False  # one JSON object on stdout at the end, and nothing else
+
+
 def parse(default: C, arguments: Sequence[str], program: str) -> C:
     """`default` with what the flags say; a wrong flag, or a number that cannot be, is one line."""
     import tyro
@@ -162,3 +177,17 @@ def _wanted(name: str, value: float) -> str:
     if isinstance(value, int):
         return "" if value >= 0 else "0 or more"
     return "" if math.isfinite(value) else "a finite number"
+
+
+def split_flags(arguments: Sequence[str], options: Any) -> tuple[list[str], list[str]]:
+    """The flags that belong to `options`, with their values, and the others."""
+    known = flags(options)
+    known += [flag.replace("--", "--no-", 1) for flag in known]
+    mine: list[str] = []
+    others: list[str] = []
+    into = others
+    for argument in arguments:
+        if argument.startswith("--"):
+            into = mine if argument.split("=")[0].replace("_", "-") in known else others
+        into.append(argument)
+    return mine, others

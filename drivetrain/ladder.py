@@ -144,10 +144,8 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
 
 def refuse_wrong_flags(words: Sequence[str]) -> None:
     """A flag that its algorithm does not know is a mistake of the ladder's, not a world that does not suit the algorithm."""
-    from drivetrain.cli import RunOptions, split_flags
-
     _, algorithm, *flags = words
-    _, theirs = split_flags(flags, RunOptions())
+    _, theirs = config.split_flags(flags, config.RunOptions())
     config.parse(catalog.find("algorithms", algorithm).Config(), theirs, f"drivetrain train {algorithm}")
 
 

@@ -62,13 +62,13 @@ def test_a_picture_puts_higher_returns_further_right():
 
 @pytest.mark.parametrize("name", ladder.shipped())
 def test_what_ships_names_flags_that_there_are(name):
-    from drivetrain import cli, config
+    from drivetrain import config
 
     said = ladder.read_ladder(name)
     spec_of(said.env)
     for algorithm in catalog.ALGORITHMS:
         words = ladder.command(said, algorithm, ladder.LADDERS, 0)
-        _, theirs = cli.split_flags(words[2:], cli.RunOptions())
+        _, theirs = config.split_flags(words[2:], config.RunOptions())
         parsed = config.parse(catalog.find("algorithms", algorithm).Config(), theirs, "ladder")
         assert parsed.seed == 0
 

@@ -64,7 +64,8 @@ def live(algorithm: str, config: Any, folder: Path, fate: Fate, options: dict[st
 def train(algorithm: str, config: Any, folder: Path, *, mapped: bool = False, **options: Any) -> int:
     """As `drivetrain train` does it; exit status."""
     from drivetrain import catalog, report
-    from drivetrain.cli import RunOptions, run_training
+    from drivetrain.cli import run_training
+    from drivetrain.config import RunOptions
     from drivetrain.errors import UserError
 
     report.write_report = lambda folder, opening="": folder  # curves take longer to draw than these runs to train
