@@ -5,10 +5,10 @@
     python bench/judges.py --workers 2        two parts at a time, on one core each
 
     read-0 .. read-2      a new LLaVA reads the tilt to a tenth of a degree, by an adaptive curriculum; 6 minutes of one core
-    plain                 all scenes from the start, and pictures normalised as published: what the seed's failure looks like
+    plain                 all scenes from the start, and pictures normalised as published: how judges come to be blind
     plain-centred         all scenes from the start
     curriculum-alone      the curriculum, and pictures normalised as published
-    read-long             the curriculum for 15 minutes
+    read-long             the curriculum for 13 minutes
     audits                the judges of this list, those that ship, and those that nobody should trust
     speed                 frames a second, one by one and together
     taught-0 .. taught-2  DQN on CartPole by a judge's reward and ends alone, everything else hidden; 40,000 steps
@@ -37,7 +37,7 @@ RESULTS, RUNS = HERE / "results" / "judges", Path("runs/judges")
 SEED, EPISODES = 95_000, 100
 READ = ["pretrain", "--worlds", "cartpole", "--kinds", "tenths,position,lean,urgency",
         "--patches", "1", "--gate", "0.7", "--patience", "5"]  # fmt: skip
-SHORT, LONG = 1_200, 3_000  # gradient steps: 6 and 15 minutes of one core
+SHORT, LONG = 1_200, 3_000  # gradient steps: 6 and 13 minutes of one core
 PUBLISHED = "--no-own-colours"  # pictures are normalised by the colours of photographs
 DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
 PENDULUM = ["pretrain", "--worlds", "pendulum", "--steps", "1500"]
@@ -54,8 +54,10 @@ def read(name: str, *more: str) -> Callable[[Log], dict[str, Any]]:
 
     def part(log: Log) -> dict[str, Any]:
         run = log.train(RUNS / name, *READ, *more)
-        used = log.commands[0].get("cpu_seconds", 60 * minutes(run))
-        return {"minutes": minutes(run), "cpu_minutes": used / 60, "audit": audited(log, str(run), "cartpole-tenths")}
+        made = log.commands[0]
+        whole = "cpu_seconds" in made and "--resume" not in made["command"]  # or nobody knows what it took
+        used = {"cpu_minutes": made["cpu_seconds"] / 60} if whole else {}
+        return {"minutes": minutes(run), **used, "audit": audited(log, str(run), "cartpole-tenths")}
 
     return part
 

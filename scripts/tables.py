@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,21 @@ from drivetrain.rungs import table as rungs
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- tables: made by scripts/tables.py from bench/results -->\n", "<!-- end of tables -->"
+
+
+def read(path: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(path.read_text())
+    return said
+
+
+def part(folder: str, name: str) -> dict[str, Any]:
+    """What a bench that is made part by part kept of one; nothing where it has not been made."""
+    path = RESULTS / folder / f"{name}.json"
+    return read(path) if path.exists() else {}
+
+
+wheel, judged = partial(part, "carracing_policy"), partial(part, "judges")
+dreamt, offline = partial(part, "dreaming"), partial(part, "offline")
 
 
 def main(arguments: list[str]) -> int:
@@ -135,11 +151,6 @@ def at_the_wheel() -> list[str]:
             ["who", "return, 95% interval", "tracks", "at 900 or more", "laps finished", "minutes of one core"], rows
         ),
     ]
-
-
-def wheel(name: str) -> dict[str, Any]:
-    path = RESULTS / "carracing_policy" / f"{name}.json"
-    return read(path) if path.exists() else {}
 
 
 def driven(who: str, found: dict[str, Any], minutes: float | None = None) -> list[str]:
@@ -375,16 +386,6 @@ def middle(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def read(path: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(path.read_text())
-    return said
-
-
-def judged(name: str) -> dict[str, Any]:
-    path = RESULTS / "judges" / f"{name}.json"
-    return read(path) if path.exists() else {}
-
-
 TAUGHT = {
     "taught-0": "tiny-git, its own reward and ends, seed 0",
     "taught-1": "the same, seed 1",
@@ -453,7 +454,8 @@ def readers() -> list[list[str]]:
             continue
         audit = found["audit"]
         tilt, place = audit["questions"]["tilt"], audit["questions"]["position"]
-        numbers = [f"{found['cpu_minutes']:.1f}", f"{audit['tilt_error_within_12']:.2f}", shown(tilt["correlation"])]
+        used = f"{found['cpu_minutes']:.1f}" if "cpu_minutes" in found else "-"
+        numbers = [used, f"{audit['tilt_error_within_12']:.2f}", shown(tilt["correlation"])]
         numbers += [str(audit["distinct_on_200"]), f"{100 * tilt['unread']:.1f}%"]
         numbers += [f"{audit['disturbed']['shuffled']['tilt']:+.2f}", f"{place['error']:.1f}"]
         rows.append([what, *numbers, "fit" if audit["verdict"]["fit"] else "not fit"])
@@ -499,11 +501,6 @@ def ladder_page() -> str:
         parts += [f"## {name}", said["about"], f"![{name}](gallery/ladder-{name}.svg)", rungs(said).rstrip()]
         parts.append(f"`python bench/ladder.py {name}`; the data: `drivetrain {said['data']['command']}`.")
     return "\n\n".join(parts) + "\n"
-
-
-def dreamt(name: str) -> dict[str, Any]:
-    path = RESULTS / "dreaming" / f"{name}.json"
-    return read(path) if path.exists() else {}
 
 
 def dreams_page() -> str:
@@ -559,11 +556,6 @@ def dreams_page() -> str:
         head = ["size", "ours, steps/s", "theirs", "theirs, products as ours", "times as fast", "the same"]
         parts += ["Gradient steps beside TorchRL's DreamerV3, on one thread, in one run.", table(head, rows)]
     return "\n\n".join(parts) + "\n"
-
-
-def offline(name: str) -> dict[str, Any]:
-    path = RESULTS / "offline" / f"{name}.json"
-    return read(path) if path.exists() else {}
 
 
 LEARNERS = {

@@ -293,6 +293,34 @@ def test_pictures_are_centred_on_the_scenes_own_colours():
     assert min(white.mean) > 0.9
 
 
+def test_a_new_model_keeps_the_colours_that_were_asked_for(tmp_path):
+    own = pretrain.colours_of(pretrain.Scenes(PRETRAIN)).mean
+    for wanted, changes in ((own, {}), (pretrain.OF_CLIP.mean, {"own_colours": False})):
+        folder = tmp_path / str(len(changes))
+        trained(pretrain, replace(PRETRAIN, **changes), folder)
+        assert load_vlm(str(folder / "model")).processor.image_processor.image_mean == pytest.approx(wanted)
+
+
+def test_projections_of_patches_learn_at_their_share_of_the_rate(tmp_path, monkeypatch):
+    seen = {}
+    fresh = pretrain.fresh_vlm
+
+    def kept(*words):
+        vlm = fresh(*words)
+        seen["before"] = pretrain.projections(vlm)[0].detach().clone()
+        return vlm
+
+    monkeypatch.setattr(pretrain, "fresh_vlm", kept)
+    schedule, moved = Schedule(warmup=0.0, weight_decay=0.0), {}
+    for share in (0.0, 0.1, 1.0):
+        config = replace(PRETRAIN, steps=1, patches=share, schedule=schedule)
+        after = pretrain.projections(trained(pretrain, config, tmp_path / str(share)))[0]
+        moved[share] = float((after - seen["before"]).abs().max())
+    assert moved[0.0] == 0.0
+    assert moved[1.0] == pytest.approx(10 * moved[0.1], rel=0.01)
+    assert moved[1.0] > 0
+
+
 def test_how_sure_it_is_of_an_answer():
     """Of a number by its first token, of words by the token that decides."""
     vlm = new()

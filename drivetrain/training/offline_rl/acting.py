@@ -45,6 +45,7 @@ class Experience:
         self.replay = None
         if config.acting:
             self.worlds = make_worlds(policy.spec.env, 1)
+            policy.spec.require(self.worlds.sample_spec)
             spec, slots = self.worlds.sample_spec, 2 * config.acting + 4  # an end has a slot of its own
             self.replay = Replay(spec, slots, 1, run.folder / "replay", gamma=config.gamma)
 
