@@ -189,8 +189,8 @@ def talk_of(world: str, picture: np.ndarray, asked: list[Question]) -> Talk:
 def colours_of(scenes: Scenes) -> Colours:
     """The scenes' mean colour, every world counting as much, and half of what a channel can be for the deviation.
 
-    Held-out scenes are among them. It decides how soon anything is seen. By the colours of photographs a white ground is far from 0 and the same in every
-    place: it pushes all inputs of a patch one way, and Adam's first steps drown what stands on it.
+    Held-out scenes are among them. It decides how soon anything is seen. By the colours of photographs a white ground is far
+    from 0 and the same in every place: it pushes all inputs of a patch one way, and Adam's first steps drown what stands on it.
     """
     means = []
     for world in scenes.worlds:
