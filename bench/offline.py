@@ -32,7 +32,7 @@ RESULTS, RUNS, DATA = HERE / "results" / "offline", Path("runs/offline"), Path("
 PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
 SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
 SAC = ["--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "25000"]
-MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 100_000}, {"hopper": 300_000, "halfcheetah": 300_000}
+MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 100_000}, {"hopper": 300_000, "halfcheetah": 200_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
 CLONE = ["--batch-size", "256", "--lr", "3e-4", "--head", "deterministic"]

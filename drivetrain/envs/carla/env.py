@@ -30,6 +30,7 @@ import gymnasium as gym
 import numpy as np
 
 from drivetrain.envs.carla import follow, route, server
+from drivetrain.envs.carla.alarm import Alarm
 from drivetrain.envs.carla.route import COMMANDS, FOLLOW, Route
 from drivetrain.envs.carla.score import FACTORS, Score, Touch
 from drivetrain.envs.words import space_of
@@ -155,6 +156,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.heard: dict[str, queue.Queue[Any]] = {}
         self.seen: Sample = {}
         self.manager: Any = None  # CARLA's TrafficManager, where one drives
+        self.alarm: Alarm | None = None  # which wakes it
         self.ego: Any = None
         self.others: list[Any] = []
         self.ours: list[int] = []  # actors that we brought into a world that is not ours
@@ -238,7 +240,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.world.set_weather(getattr(carla.WeatherParameters, name))
         self.populate(random)
         self.take_place(random, route.between(self.map, listed.places) if listed else None)
-        self.world.tick()  # a TrafficManager forgets whom it does not find in the world
+        self.advance()  # a TrafficManager forgets whom it does not find in the world
         self.look_around()
         self.mount()
         self.applied, self.speed_mps = np.zeros(3, np.float32), 0.0
@@ -256,7 +258,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.ego = self.spawn()
             if self.ego is not None:
                 return
-            self.world.tick()
+            self.advance()
         raise BadConfig(f"BadConfig: no free place to begin at in {self.map.name}; ask for less traffic")
 
     def open_eyes(self) -> None:
@@ -312,7 +314,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.world.freeze_all_traffic_lights(True)
         if self.traffic and self.server.ours:
             for _ in range(int(random.integers(MOST_WARM_TICKS))):
-                self.world.tick()
+                self.advance()
         elif self.traffic:
             self.others = self.managed(random)
 
@@ -321,6 +323,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         if self.manager is None:
             self.manager = self.client.get_trafficmanager(server.free_port())
             self.manager.set_synchronous_mode(True)
+            self.alarm = Alarm(self.manager.get_port())
         return self.manager
 
     def managed(self, random: np.random.Generator) -> list[Any]:
@@ -339,7 +342,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         if len(found) < self.traffic:
             print(f"{self.map.name} has room for {len(found)} others, {self.traffic} were asked for", file=sys.stderr)
         self.ours += [actor.id for actor in found]
-        self.world.tick()  # as in `begin`
+        self.advance()  # as in `begin`
         for actor in found:
             actor.set_autopilot(True, manager.get_port())
         return found
@@ -451,8 +454,14 @@ class CarlaEnv(gym.Env[Sample, Any]):
         steer, throttle, brake = (float(v) for v in action)
         self.ego.apply_control(carla.VehicleControl(throttle=throttle, steer=steer, brake=brake))
 
+    def advance(self) -> int:
+        """One tick of the world: its frame's number."""
+        with self.alarm or contextlib.nullcontext():
+            frame: int = self.world.tick(server.ANSWER_S)
+        return frame
+
     def tick(self, last: bool = True, wait_s: float = server.ANSWER_S) -> None:
-        frame = self.world.tick(server.ANSWER_S)
+        frame = self.advance()
         self.snapshot = self.world.get_snapshot()
         me = self.snapshot.find(self.ego.id)
         if me is None:
@@ -661,7 +670,10 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.forget()
 
     def forget(self) -> None:
-        self.mounted, self.heard, self.others, self.ego, self.manager = [], {}, [], None, None
+        if self.alarm is not None:
+            self.alarm.close()
+        self.mounted, self.heard, self.others = [], {}, []
+        self.ego = self.manager = self.alarm = None
         self.ours.clear()
 
     def drop_server(self) -> None:
