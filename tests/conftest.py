@@ -1,6 +1,12 @@
-"""What all tests share: the tiny worlds of `toys.py`, by name, and one processor thread."""
+"""What all tests share: the tiny worlds of `toys.py`, by name, one processor thread, and an end to what takes long.
 
+Slow tests come last. With `--minutes N` those that have not begun by then are skipped, and told as skipped: a machine that is
+busy with other things still says in good time what it can say.
+"""
+
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,28 @@ import toys
 
 from drivetrain import processor
 from drivetrain.cli import main
+
+
+BEGAN = "DRIVETRAIN_TESTS_BEGAN"  # handed down to those who test side by side
+
+
+def pytest_addoption(parser):
+    parser.addoption("--minutes", type=float, default=0.0, help="skip slow tests that have not begun by then; 0: never")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        os.environ[BEGAN] = str(time.time())
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_runtest_setup(item):
+    minutes = item.config.getoption("--minutes")
+    if minutes and item.get_closest_marker("slow") and time.time() - float(os.environ[BEGAN]) > 60 * minutes:
+        pytest.skip(f"slow, and {minutes:g} minutes are over; `pytest -m slow` runs it")
 
 
 @pytest.fixture(autouse=True)

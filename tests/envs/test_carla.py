@@ -44,6 +44,7 @@ def led(env, expert, seed=0, steps=10_000):
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["controls", "path"])
 def test_the_expert_drives_the_route(action):
     env = make_env(f"carla:town=roundabout,length=100,turns=1,camera=32x18,state=speed+command+points,action={action}")
@@ -114,6 +115,7 @@ def test_a_red_light_run_is_an_infraction():
     env.close()
 
 
+@pytest.mark.slow
 def test_two_worlds_side_by_side_are_two_servers():
     worlds = make_worlds(SMALL, 2)
     worlds.rebuild(1)
@@ -242,6 +244,7 @@ def test_nobody_at_another_machine_is_told():
         server.borrow("127.1.2.3", 9, 0)
 
 
+@pytest.mark.slow
 def test_another_release_is_told(monkeypatch):
     import carla
 
@@ -311,6 +314,7 @@ def test_the_autopilot_drives_and_what_it_did_is_written(tmp_path):
         assert data.values(STATE)[first : first + length, 0].max() > 3.0, "it drives in every episode"
 
 
+@pytest.mark.slow
 def test_eval_tells_the_scores(capsys, tmp_path):
     film = tmp_path / "film.mp4"
     assert cli.main(["eval", "carla", "--env", f"{SMALL},film=1", "--episodes", "2", "--video", str(film)]) == 0
@@ -327,6 +331,7 @@ def test_eval_tells_the_scores(capsys, tmp_path):
     assert "--env" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_experts_see_can_be_written(tmp_path):
     config = collect.Config(env=SMALL, by="carla", episodes=1, reveal=True, output_dir=str(tmp_path / "set"))
     (episode,) = collect.collect(config)
@@ -368,6 +373,7 @@ def test_a_town_that_our_server_does_not_know_is_told():
     env.close()
 
 
+@pytest.mark.slow
 def test_a_stop_sign_is_heeded_or_scored():
     env = make_env("carla:town=grid,camera=16x9,length=150,turns=0,hz=20")
     world = env.unwrapped

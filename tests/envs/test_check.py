@@ -18,8 +18,9 @@ from drivetrain.envs import check as examiner
 from drivetrain.envs.words import space_of
 from drivetrain.sample import ACTION, STATE, Feature, Spec
 
-LONG = {("carla", "it_can_be_repeated_and_stacked")}
-LONG |= {(name, "worlds_side_by_side_equal_lone_ones") for name in ("carla", "carracing-continuous")}
+LONG = {(name, "worlds_side_by_side_equal_lone_ones") for name in ("carracing", "carracing-continuous")}
+LONG |= {(name, "its_time_limit_is_a_truncation") for name in ("carracing", "carracing-continuous")}
+LONG |= {("carla", exam.__name__) for exam in examiner.EXAMS}
 CASES = [
     pytest.param(name, exam, id=f"{name}-{exam.__name__}", marks=[pytest.mark.slow] * ((name, exam.__name__) in LONG))
     for name in catalog.ENVS
