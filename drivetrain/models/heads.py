@@ -284,11 +284,15 @@ class ValueHead(nn.Module):
 
 
 class TwinQ(nn.Module):
-    """`count` critics of a continuous action, side by side."""
+    """`count` critics of a continuous action, side by side; `coarse` ones as `models/mlp.py` has it."""
 
-    def __init__(self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2):
+    def __init__(
+        self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2, coarse: bool = False
+    ):
         super().__init__()
         self.nets = nn.ModuleList(MLP([width + actions, *hidden, 1], "relu") for _ in range(count))
+        for net in self.nets:
+            net.coarse = coarse
 
     def forward(self, features: Tensor, action: Tensor, count: int = 0) -> Tensor:
         """[count, B] for features [B, D] and action [B, A]; of all critics where `count` is 0, else of the first."""

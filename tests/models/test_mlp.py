@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import UnknownName
-from drivetrain.models.mlp import ACTIVATIONS, MLP
+from drivetrain.models.mlp import ACTIVATIONS, BY_HAND, MLP
 from drivetrain.training.flat import Flat
 
 SHAPES = [(7, (5, 16, 8, 2)), (7, (5, 1, 1)), (7, (5, 3)), (1, (5, 2, 32))]  # rows, and layers
@@ -50,6 +50,33 @@ def test_the_backward_pass_is_that_of_autograd(activation, dtype, rows, sizes):
     for one, other in zip(slopes(ours, x, mlp), slopes(theirs, x, mlp), strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize("activation", BY_HAND)
+def test_a_coarse_one_is_nearly_as_exact_and_keeps_its_ends_whole(activation):
+    mlp = made(activation, (5, 64, 64, 64, 1))
+    x = inputs(300).requires_grad_()
+    exact = mlp(x)
+    wanted = slopes(exact, x, mlp)
+    mlp.coarse = True
+    said = mlp(x)
+    assert said.dtype == torch.float32
+    assert not torch.equal(said, exact), "it must multiply otherwise"
+    torch.testing.assert_close(said, exact, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(said, mlp.plain(x), rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x), said, rtol=0, atol=0)
+    for one, other in zip(slopes(said, x, mlp), wanted, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.08 * other.norm()
+    assert said.unique().numel() > 290, "the last layer's numbers are not rounded"
+
+
+def test_a_coarse_one_of_two_layers_has_nothing_between_its_ends():
+    mlp, x = made("relu", (5, 16, 2)), inputs()
+    exact = mlp(x)
+    mlp.coarse = True
+    assert torch.equal(mlp(x), exact)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -180,6 +180,20 @@ def test_cql_with_choices_is_the_sum_done_by_hand():
     )
 
 
+def test_a_coarse_cql_loses_nearly_as_much():
+    def parts(precision):
+        torch.manual_seed(0)
+        network = Network(hidden=(64, 64, 64), activation="relu")
+        settings = cql.Config(network=network, precision=precision)
+        learner = cql.Learner(build_policy(NUMBERS, network, "squashed"), settings, Randomness(0))
+        return {name: value.detach() for name, value in cql.losses(learner, one_step()).items()}
+
+    exact, coarse = parts("float32"), parts("bfloat16")
+    for name in ("loss/critics", "loss/conservative"):
+        assert coarse[name] != exact[name], "the flag is heeded"
+        assert float(coarse[name]) == pytest.approx(float(exact[name]), rel=0.02)
+
+
 def trained(algorithm, settings, folder):
     run = Run(folder, checkpoint_every=10**9, quiet=True)
     run.begin(algorithm, config.to_json(settings))
@@ -219,6 +233,11 @@ def test_from_data_whose_actions_are_dealt_to_other_steps_nothing_is_learned(
     [
         ("td3bc", {"env": "cartpole"}, "td3bc needs actions that are numbers, fake has choices; use iql or cql"),
         ("iql", {"network": replace(SMALL, memory="gru")}, "single steps teach no memory"),
+        (
+            "cql",
+            {"env": "cartpole", "precision": "bfloat16"},
+            "bfloat16 is for critics of drawn actions, fake has choices",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_said(algorithm, changes, says, tmp_path):
