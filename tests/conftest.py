@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -19,7 +20,8 @@ import toys
 from drivetrain import processor
 from drivetrain.cli import main
 
-
+hypothesis.settings.register_profile("patient", deadline=None)  # a machine that stalls is no mistake of ours
+hypothesis.settings.load_profile("patient")
 BEGAN = "DRIVETRAIN_TESTS_BEGAN"  # handed down to those who test side by side
 
 

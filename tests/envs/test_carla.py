@@ -222,7 +222,7 @@ def test_a_server_that_never_answers_is_told():
         start_s = time.monotonic()
         with pytest.raises(server.NoServer, match=rf"127.0.0.1:{port} does not answer"):
             server.connect(server.Server("127.0.0.1", port), answer_s=0.5, knocks=2)
-        assert time.monotonic() - start_s < 10
+        assert time.monotonic() - start_s < 30
 
 
 def test_who_speaks_another_language_is_told():

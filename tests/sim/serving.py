@@ -28,7 +28,7 @@ class Raw:
     """A client of bare msgpack."""
 
     def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.unpacker = msgpack.Unpacker(raw=False)
         self.number = 0
 

@@ -36,7 +36,7 @@ def threads(pid):
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def settled(measure, expected, seconds=5.0):
+def settled(measure, expected, seconds=60.0):
     until = time.monotonic() + seconds
     while measure() != expected and time.monotonic() < until:
         time.sleep(0.02)
@@ -50,7 +50,7 @@ def camera(raw, size=(800, 600)):
 
 
 def subscribe(stream_port, stream):
-    reader = socket.create_connection(("127.0.0.1", stream_port), timeout=10)
+    reader = socket.create_connection(("127.0.0.1", stream_port), timeout=60)
     reader.sendall(struct.pack("<I", stream))
     return reader
 
@@ -67,7 +67,7 @@ def test_unknown_calls_and_wrong_arguments_are_named(raw):
 
 def test_garbage_ends_its_connection_and_no_other(server, raw):
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\xc1" * 100, b"\xdd\xff\xff\xff\xff", msgpack.packb({"a": 1})):
-        with socket.create_connection(("127.0.0.1", server[1]), timeout=5) as other:
+        with socket.create_connection(("127.0.0.1", server[1]), timeout=60) as other:
             other.sendall(garbage)
             assert other.recv(100) == b""
     assert raw.call("version") == [[1, "0.9.16"]]
@@ -75,7 +75,7 @@ def test_garbage_ends_its_connection_and_no_other(server, raw):
 
 def test_half_a_message_waits_for_the_other_half(server, raw):
     message = msgpack.packb([0, 7, "version", [[False]]])
-    with socket.create_connection(("127.0.0.1", server[1]), timeout=5) as other:
+    with socket.create_connection(("127.0.0.1", server[1]), timeout=60) as other:
         for byte in message:
             other.sendall(bytes([byte]))
         assert msgpack.unpackb(other.recv(100))[3] == [[1, "0.9.16"]]
@@ -132,7 +132,7 @@ def test_ten_thousand_fuzzed_messages(server, raw):
         except OSError:
             fuzzer = None
     for _ in range(200):
-        with socket.create_connection(("127.0.0.1", server[2]), timeout=5) as reader:
+        with socket.create_connection(("127.0.0.1", server[2]), timeout=60) as reader:
             reader.sendall(bytes(chance.randrange(256) for _ in range(chance.randint(0, 12))))
     assert raw.call("version") == [[1, "0.9.16"]]
     assert raw.call("load_new_episode", "Line", True, 0) == [[False]]
@@ -151,7 +151,7 @@ def test_a_reader_that_never_reads_delays_nobody(server, raw):
         start = time.monotonic()
         raw.call("tick_cue")
         longest = max(longest, time.monotonic() - start)
-    assert longest < 0.5
+    assert longest < 10, "who waits for that reader waits for ever; a stalled machine does not"
     with open(f"/proc/{server[0]}/status") as status:
         kilobytes = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     assert kilobytes < 200_000
@@ -201,7 +201,7 @@ def test_200_clients_leave_no_thread_and_no_descriptor(server, raw):
 def test_thousands_of_connections_come_and_go(server, raw):
     before = settled(lambda: descriptors(server[0]), -1, 0.5)
     for _ in range(3000):
-        socket.create_connection(("127.0.0.1", server[1]), timeout=5).close()
+        socket.create_connection(("127.0.0.1", server[1]), timeout=60).close()
     assert settled(lambda: descriptors(server[0]), before) == before
     assert raw.call("version") == [[1, "0.9.16"]]
 

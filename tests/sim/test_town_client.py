@@ -23,7 +23,7 @@ def port():
         assert process.poll() is None, "the server died"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ class Ear:
 
     def hear(self):
         frame = self.world.tick()
-        while (message := self.messages.get(timeout=20)).frame < frame:
+        while (message := self.messages.get(timeout=60)).frame < frame:
             pass
         return message
 
@@ -233,7 +233,7 @@ def test_a_lane_is_invaded(world, spot):
     sensor.stop()
     sensor.destroy()
     car.destroy()
-    assert invaded.get(timeout=10).crossed_lane_markings
+    assert invaded.get(timeout=60).crossed_lane_markings
 
 
 def test_a_pole_is_a_collision_with_something_static(world, spot):
@@ -246,7 +246,7 @@ def test_a_pole_is_a_collision_with_something_static(world, spot):
         car.enable_constant_velocity(carla.Vector3D(10, 0, 0))
         for _ in range(30):
             world.tick()
-        event = ear.messages.get(timeout=5)
+        event = ear.messages.get(timeout=60)
     car.destroy()
     assert event.other_actor.type_id == "static.pole"
     assert event.normal_impulse.length() > 100
