@@ -2,7 +2,9 @@
 
     sh bench/peers/d3rlpy.sh && python bench/offline_speed.py        about five minutes, alone on the machine
 
-Writes bench/results/offline_speed.json: the turns, and by algorithm the ratio of the middle ones.
+A turn's rate is that of its middle update, which a machine's stalls do not move; what a turn takes as a whole is kept too.
+`cql-bfloat16` is ours with `--precision bfloat16`, beside d3rlpy's CQL, which has no such thing. Writes
+bench/results/offline_speed.json: the turns, and by algorithm the ratio of the middle ones.
 """
 
 from __future__ import annotations
@@ -13,54 +15,62 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from drivetrain import catalog
+from drivetrain import catalog, processor
 from drivetrain.cli import main as drivetrain
 from drivetrain.run import describe_environment
 
 HERE = Path(__file__).resolve().parent
 PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
-STEPS = {"iql": 1500, "td3bc": 1500, "cql": 150}
-TURNS, FIRST = 5, 50
+STEPS = {"iql": 1000, "td3bc": 1000, "cql": 100, "cql-bfloat16": 100}
+TURNS, FIRST = 5, 20
 
 
-def ours(name: str, data: Path, steps: int, folder: Path) -> float:
-    """Seconds for so many updates, drawing the batches too; as `train` does it."""
+def ours(name: str, data: Path, steps: int, folder: Path) -> list[float]:
+    """Seconds of each of so many updates, drawing the batches too; as `train` does it."""
     from drivetrain.run import Run
 
-    module = catalog.find("algorithms", name)
-    marks: dict[int, float] = {}
+    algorithm, _, precision = name.partition("-")
+    module = catalog.find("algorithms", algorithm)
+    marks: list[float] = []
 
     class Timed(Run):
-        def steps(self, total: int, **parts: Any) -> Any:
+        def steps(self, total: int, **parts: Any) -> Iterator[int]:
             for step in super().steps(total, **parts):
-                marks[step] = time.perf_counter()
+                marks.append(time.perf_counter())
                 yield step
 
     run = Timed(folder, checkpoint_every=10**9, log_every=10**9, quiet=True)
-    settings = replace(module.Config(), dataset=str(data), steps=FIRST + steps + 1)
-    run.begin(name, {})
+    more = {"precision": precision} if precision else {}
+    settings = replace(module.Config(), dataset=str(data), steps=FIRST + steps + 1, **more)
+    run.begin(algorithm, {})
     module.train(settings, run)
-    return marks[FIRST + steps] - marks[FIRST]
+    return [after - before for before, after in pairwise(marks)][FIRST:]
 
 
-def theirs(name: str, data: Path, steps: int) -> float:
-    done = subprocess.run([*PEER, name, str(data), "--steps", str(steps)], capture_output=True, text=True, check=False)
+def theirs(name: str, data: Path, steps: int) -> list[float]:
+    command = [*PEER, name.partition("-")[0], str(data), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"d3rlpy: {done.stderr[-2000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])["each_s"]
+    return found
+
+
+def rates(side: str, seconds: list[float]) -> dict[str, float]:
+    return {f"{side}_per_s": 1 / statistics.median(seconds), f"{side}_whole_per_s": len(seconds) / sum(seconds)}
 
 
 def main() -> int:
     if not Path(PEER[0]).exists():
         print("there is no d3rlpy; make it: sh bench/peers/d3rlpy.sh", file=sys.stderr)
         return 2
-    torch.set_num_threads(1)
+    processor.use(1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -70,8 +80,8 @@ def main() -> int:
         for name, steps in STEPS.items():
             turns = []
             for turn in range(TURNS):
-                mine = steps / ours(name, data, steps, folder / f"{name}-{turn}")
-                turns.append({"ours_per_s": mine, "theirs_per_s": steps / theirs(name, file, steps)})
+                mine = rates("ours", ours(name, data, steps, folder / f"{name}-{turn}"))
+                turns.append({**mine, **rates("theirs", theirs(name, file, steps))})
             ratios = [turn["ours_per_s"] / turn["theirs_per_s"] for turn in turns]
             found[name] = {
                 "turns": turns,
