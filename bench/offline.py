@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from carracing_policy import FEWER, imitated
 from parts import Log, main, minutes
 
 from drivetrain import stats
@@ -137,7 +138,7 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
     return part
 
 
-def imitated(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     """From few pairs; GAIL acts too, and is rewarded by nobody but its discriminator."""
 
     def part(log: Log) -> dict[str, Any]:
@@ -154,9 +155,7 @@ def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
     """The rounds of an imitation: what it did when it knew little, and when it knew much."""
 
     def part(log: Log) -> dict[str, Any]:
-        source = Path("runs/carracing/cnn/rounds")
-        if not source.is_dir():
-            raise RuntimeError(f"there is no {source}; make it: python bench/carracing_policy.py cnn")
+        source = imitated(log, "continuous", 0, "--network.camera", "cnn", name="cnn", after=FEWER) / "rounds"
         data = ",".join(str(path) for path in sorted(source.iterdir()) if (path / "meta").is_dir())
         flags = ["--dataset", data, "--steps", "6000", "--batch-size", "64"]
         flags += ["--network.hidden", "256", "--network.activation", "relu"]
@@ -182,9 +181,9 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     },
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
-    **{f"bc-few-{seed}": imitated("bc", "few", seed) for seed in SEEDS},
-    **{f"gail-{seed}": imitated("gail", "few", seed) for seed in SEEDS},
-    "gail-random": imitated("gail", "few-random", 0),
+    **{f"bc-few-{seed}": from_few("bc", "few", seed) for seed in SEEDS},
+    **{f"gail-{seed}": from_few("gail", "few", seed) for seed in SEEDS},
+    "gail-random": from_few("gail", "few-random", 0),
     **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
 }
 
