@@ -2,6 +2,7 @@
 
 import math
 import queue
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def listen(sensor):
     heard = queue.Queue()
     heard.sensor = sensor  # the client stops listening to one that nobody holds
     sensor.listen(heard.put)
+    time.sleep(0.3)  # the server hears of it from another thread, and what comes before then is not sent
     return heard
 
 
