@@ -5,7 +5,7 @@
 #   make bench    side by side with peers                                     make venv     the environment, nothing else
 #
 # torch is the CPU build where there is no NVIDIA GPU. To choose yourself: make venv TORCH=torch==2.12.1 TORCH_INDEX=URL
-# Tests run two side by side; on a larger machine: make test JOBS=8. Slow ones that have not begun after MINUTES are skipped.
+# Tests run two side by side; on a larger machine: make test JOBS=8. What has not begun after MINUTES is skipped, and told.
 
 ifndef PYTHON
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $
 endif
 BIN := .venv/bin
 JOBS ?= 2
-MINUTES ?= 40
+MINUTES ?= 50
 LONG := learn carracing_policy judges offline dreaming dreamer_speed ladder vlm_stages driving golden lerobot_check vlm_gpu
 BENCHES := $(filter-out $(LONG:%=bench/%.py) bench/parts.py bench/carracing_words.py,$(wildcard bench/*.py))
 

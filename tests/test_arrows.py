@@ -169,6 +169,7 @@ OPTIONAL = "carla datasets envpool gym_pusht h5py mujoco onnx onnxruntime openvi
 OPTIONAL += " tensorboard transformers"
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_without_the_optional_packages():
     code = f"""
 import importlib, sys

@@ -58,6 +58,7 @@ states = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(states)
 def test_any_plain_state_survives_json(state):
     tree, arrays = pack(state)
@@ -129,6 +130,7 @@ def test_a_policy_comes_back_with_spec_transforms_and_weights(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_needs_nothing_but_its_folder(tmp_path):
     """Moved elsewhere, the run deleted, opened by another process that knows only the path."""
     away = tmp_path / "away"

@@ -154,6 +154,7 @@ def test_after_a_refusal_the_mended_command_has_its_folder(refused, tmp_path):
     assert main([*TRAIN, "--output-dir", str(tmp_path / "run")]) == 0
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_status_2_and_no_traceback():
     done = outside("train", "ppo", "--setps", "3")
     assert (done.returncode, done.stdout) == (2, "")
@@ -299,6 +300,7 @@ def test_a_loss_that_is_no_number_stops_and_the_checkpoint_before_it_serves(monk
     assert main(["eval", str(tmp_path / "run"), "--env", "cartpole", "--episodes", "1"]) == 0
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_the_last_checkpoint_and_no_other(monkeypatch, refused, tmp_path):
     folder, honest = tmp_path / "run", checkpoint.write_synced
 
@@ -326,6 +328,7 @@ def test_a_disk_that_fills_up_costs_the_last_checkpoint_and_no_other(monkeypatch
     assert checkpoint.steps_in(folder) == [128, 256]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_collecting_is_one_line(tmp_path):
     done = outside(
         "collect", "--env", "cartpole", "--episodes", "2", "--output-dir", tmp_path / "data", file_bytes=2_000

@@ -80,6 +80,7 @@ def test_the_pictures_are_those_the_facts_speak_of(tmp_path):
         np.testing.assert_array_equal(item["image"], world.strip_of(row["facts"]["position_m"], tilt_rad))
 
 
+@pytest.mark.slow
 def test_no_held_out_picture_equals_one_to_train_on(tmp_path):
     settings = Config(scenes=600, difficulty=0.0, held_out=0.4, kinds="tilt", output_dir=str(tmp_path / "a"))
     counts = describe.describe("instructions", settings)

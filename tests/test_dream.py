@@ -28,6 +28,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_tells_errors_and_films_both(run, tmp_path, capsys):
     said = tmp_path / "said.json"
     flags = ["--episodes", "2", "--video", str(tmp_path / "dream.mp4"), "--save", str(said)]

@@ -90,6 +90,7 @@ def test_a_ladder_that_cannot_be_is_refused(text, says, tmp_path):
         ladder.read_ladder(str(path))
 
 
+@pytest.mark.slow
 def test_a_ladder_from_end_to_end(tmp_path, capsys, refused):
     path, out = tmp_path / "mine.toml", tmp_path / "out"
     path.write_text(SMALL)

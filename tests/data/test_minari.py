@@ -161,6 +161,7 @@ def test_the_command_writes_both_formats(tmp_path, capsys):
         assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 2
 
 
+@pytest.mark.slow
 def test_a_replay_is_what_the_run_remembers(tmp_path):
     run, folder = tmp_path / "run", tmp_path / "replay"
     small = ["--steps", "400", "--warmup", "100", "--capacity", "240", "--worlds", "2", "--batch-size", "8"]

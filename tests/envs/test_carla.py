@@ -62,6 +62,7 @@ def test_the_expert_drives_the_route(action):
     assert len(told) > 1, "commands change on the way"
 
 
+@pytest.mark.slow
 def test_what_the_sensors_see():
     env = make_env("carla:town=grid,camera=64x36,sensors=lidar+radar+imu,turns=0,length=60")
     observation, info = env.reset(seed=1)
@@ -342,6 +343,7 @@ def test_what_experts_see_can_be_written(tmp_path):
     assert not [key for key in data.spec.observations if "privileged" in key]
 
 
+@pytest.mark.slow
 def test_who_interrupts_leaves_a_foreign_world_as_it_was(monkeypatch):
     theirs = server.start()
     server.STARTED.remove(theirs)

@@ -56,6 +56,7 @@ def assert_same_picture(theirs, ours, where):
 DRIVES = [(any_controls, 1), (along_the_track, 2), (along_the_track, 77), (flat_out_then_skidding, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("drive", "seed"), DRIVES, ids=[f"{d.__name__}-{s}" for d, s in DRIVES])
 def test_every_picture_and_reward_is_gymnasiums(drive, seed):
     official, fast = pair("carracing-continuous")
@@ -72,6 +73,7 @@ def test_every_picture_and_reward_is_gymnasiums(drive, seed):
         assert fast.racing.tile_visited_count > 25, "the driver lost the road, and the test with it"
 
 
+@pytest.mark.slow
 def test_our_labels_are_gymnasiums_numbers():
     official = gym.make("CarRacing-v3", continuous=False)
     fast = make_env("carracing")
@@ -96,6 +98,7 @@ def test_left_turns_left(label, sign):
     assert set(GYMNASIUM_NUMBER) == set(LABELS)
 
 
+@pytest.mark.slow
 def test_four_steps_at_once_are_the_fourth_of_gymnasiums_frames():
     official, fast = make_env("carracing-continuous:drawing=official"), make_env("carracing-continuous:repeat=4")
     official.reset(seed=6)
@@ -239,6 +242,7 @@ def test_an_expert_is_told_where_it_is():
     assert info["privileged.speed_mps"] > 5
 
 
+@pytest.mark.slow
 def test_orders_are_given_and_change_as_the_seed_says():
     def heard(name, seed, steps=300):
         env = make_env(name)
@@ -299,6 +303,7 @@ def played(worlds, seed, steps=30, first=None):
     return np.stack(seen), np.stack(rewards)
 
 
+@pytest.mark.slow
 def test_pooled_worlds_are_a_function_of_the_seed_alone(pooled, monkeypatch):
     monkeypatch.setattr(pool, "TIME_LIMIT", 12)  # past the ends of episodes, whose followers must be so too
     worlds = pooled(4)

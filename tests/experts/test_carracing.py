@@ -166,6 +166,7 @@ def test_what_it_says_is_what_is_there_and_what_it_does(env, told, sentence):
     assert expert.explain(seen, action).tolist() == info[EXPERT_WORDS].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["carracing", "carracing-continuous"])
 def test_it_obeys(base):
     """Five seconds after each order: how fast it goes, and where on the road; it stands three seconds after `stop`."""

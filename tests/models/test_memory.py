@@ -31,6 +31,7 @@ def near(a, b, share=0.05):
     assert abs(a - b) <= share * b, (a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["git", "git-frames", "llava"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_what_a_real_step_takes(folder, name, dtype):
@@ -58,6 +59,7 @@ def test_it_is_what_a_real_step_takes(folder, name, dtype):
         assert need["total"] == sum(need[part] for part in memory.COLUMNS[:-1])
 
 
+@pytest.mark.slow
 def test_the_cache_is_keys_and_values_of_every_layer(folder):
     found = memory.needs(planned(folder("llava")))["bytes"]["inference"]
     tokens, layers, heads, head_width = 16 + TEXT, 2, 4, 8
@@ -66,6 +68,7 @@ def test_the_cache_is_keys_and_values_of_every_layer(folder):
     assert memory.needs(pair)["bytes"]["inference"]["cache"] == found["cache"] // 2  # two heads share theirs
 
 
+@pytest.mark.slow
 def test_more_at_once_takes_more_and_sparing_takes_less(folder):
     few, many = (memory.needs(Plan(str(folder("llava")), batch=batch, text=40))["bytes"] for batch in (2, 8))
     for way in few:
@@ -77,12 +80,14 @@ def test_more_at_once_takes_more_and_sparing_takes_less(folder):
         assert found["inference"]["total"] < found["lora"]["total"]
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded(folder, tmp_path):
     """A folder with a configuration alone is enough."""
     (tmp_path / "config.json").write_text((folder("git") / "config.json").read_text())
     assert memory.needs(Plan(str(tmp_path)))["parameters"] == memory.needs(Plan(str(folder("git"))))["parameters"]
 
 
+@pytest.mark.slow
 def test_seven_billion_parameters_in_bfloat16():
     with quiet():
         found = memory.step(
@@ -93,6 +98,7 @@ def test_seven_billion_parameters_in_bfloat16():
     assert 4e9 < found.activations < 8e9
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_fits(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "room", lambda: ("a machine", 2_000_000_000))
     assert main(["doctor", "--backbone", "microsoft/git-base", "--batch", "2"]) == 0
@@ -113,6 +119,7 @@ def test_a_machine_reads_the_same(folder, capsys, monkeypatch):
     assert (found["device"], found["fits"]["full"]) == ("a machine", False)
 
 
+@pytest.mark.slow
 def test_the_doctor_knows_pairs(folder, capsys):
     assert main(["doctor", "--vision-model", str(folder("clip")), "--llm-model", str(folder("llama")), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "llava"

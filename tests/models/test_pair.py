@@ -152,6 +152,7 @@ def test_bfloat16(folder, pictures):
     assert len(vlm.generate(pictures, PROMPT, most=3)) == 3
 
 
+@pytest.mark.slow
 def test_mistakes(folder, tmp_path):
     def refused(vision, words):
         return join(str(folder(vision)), str(folder(words)))

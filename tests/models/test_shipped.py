@@ -37,6 +37,7 @@ def test_the_list_tells_size_and_skill(capsys):
     assert said.count("million parameters") == said.count("of choices right") == len(catalog.BACKBONES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", catalog.POLICIES)
 def test_a_policy_that_ships_drives_and_stands_alone(name):
     """A few seconds of a track that its evaluation did not have; nothing of it lies elsewhere."""

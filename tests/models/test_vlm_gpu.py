@@ -27,6 +27,7 @@ def test_without_a_gpu_it_says_so(script, capsys, tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.slow
 def test_what_it_writes(script, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "SPOKEN", 4)
     monkeypatch.setattr(script, "ANSWER", "turn left.")

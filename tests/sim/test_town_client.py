@@ -278,6 +278,7 @@ def test_a_map_with_errors_is_named_with_its_element(client):
     client.load_world("grid")
 
 
+@pytest.mark.slow
 def test_mistakes_on_the_command_line_are_one_line_each(port):
     for flags, said in (
         (["--town", "Atlantis"], "there is no town called 'Atlantis'"),

@@ -34,6 +34,7 @@ def test_towns_are_known_by_name():
         town("Atlantis")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grid", "Random-3"])
 def test_a_town_is_a_function_of_its_name(name):
     first = town(name)
@@ -64,6 +65,7 @@ def test_nothing_stands_on_a_road_or_in_another_thing(name):
         assert not any(overlap(footprint(thing), footprint(solid[j]), 0.0) for j in near)
 
 
+@pytest.mark.slow
 def test_each_town_has_what_belongs_there():
     kinds = {name: {signal.kind for signal in town(name).roads.signals} for name in NAMED}
     assert kinds["grid"] == {"light", "stop", "speed"}
@@ -98,6 +100,7 @@ def test_signs_stand_beside_the_lanes(name):
     assert not roads.nearest_lanes(points).inside.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_the_ground_stays_below_the_roads(name):
     roads = town(name).roads

@@ -27,6 +27,7 @@ def hits(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("town", TOWNS)
 def test_it_keeps_moving_and_hits_nobody(town, hits):
     made = world(town, traffic=20)
@@ -44,6 +45,7 @@ def test_it_keeps_moving_and_hits_nobody(town, hits):
     assert traffic_of(made).state[:, 2].max() < 1.5, "everybody is in the lane"
 
 
+@pytest.mark.slow
 def test_nobody_passes_a_red_light():
     made = world("grid", traffic=30)
     traffic = traffic_of(made)
@@ -73,6 +75,7 @@ def test_the_same_seed_is_the_same_traffic_and_another_is_not():
     assert states(1) != states(2)
 
 
+@pytest.mark.slow
 def test_it_stops_behind_what_stands_in_its_lane(hits):
     made = world("rural", traffic=1)
     traffic = traffic_of(made)

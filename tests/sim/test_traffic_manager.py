@@ -59,6 +59,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_the_traffic_manager_drives(tmp_path):
     words = alone()
     if not words:

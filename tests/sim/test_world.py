@@ -66,6 +66,7 @@ def lived(ticks):
     return record.said.hexdigest(), record.count
 
 
+@pytest.mark.slow
 def test_the_same_life_twice():
     first, second = lived(2000), lived(2000)
     assert first == second

@@ -154,6 +154,7 @@ def recalled(spec):
     return Episodes(spec, {**columns, "next.terminated": ends, "next.truncated": np.zeros(160, bool)}, [4] * 40)
 
 
+@pytest.mark.slow
 def test_shuffled_actions_teach_nothing(toy_worlds, tmp_path, monkeypatch):
     def shuffled(name, spec):
         data = toys.open_shown(spec)

@@ -160,6 +160,7 @@ def test_a_round_that_was_lost_is_not_played_by_a_later_policy(toy_worlds, tmp_p
         dagger.train(TOY, run)
 
 
+@pytest.mark.slow
 def test_pictures_are_kept_one_by_one_and_learned_from_in_stacks(tmp_path):
     settings = replace(dagger.DEBUG, dataset="", env="cartpole-pixels", frame_stack=3, network=SMALL)
     policy = trained(settings, tmp_path)
@@ -190,6 +191,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_played(toy_worlds, tmp_p
         find_expert("cartpole", spec_of("identity"))
 
 
+@pytest.mark.slow
 def test_it_mends_what_cloning_alone_does_not(tmp_path):
     """A faultless expert never shows how to recover; from the states that the clone brings about it does."""
     given = Config(dataset="", env="cartpole", steps=50, round_steps=10, episodes=2, held_out=0.5, network=SMALL)

@@ -109,6 +109,7 @@ def test_a_row_without_a_share_teaches_nothing():
     assert q.grad.abs().sum() == q.grad[3].abs().sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_step", "double", "prioritised"), [(1, False, False), (3, True, False), (1, False, True)])
 def test_a_reward_of_1_under_a_time_limit_is_worth_1_over_1_minus_gamma(
     n_step, double, prioritised, toy_worlds, tmp_path
@@ -124,6 +125,7 @@ def test_and_less_where_the_limit_is_an_end(n_step, expected, toy_worlds, tmp_pa
     np.testing.assert_allclose(found, expected, atol=0.12)
 
 
+@pytest.mark.slow
 def test_one_that_remembers_learns_what_one_that_does_not_cannot(toy_worlds, tmp_path):
     settings = Config(
         env="recall:wait=1", steps=2_400, worlds=2, warmup=200, train_every=32, updates=8, batch_size=32, lr=1e-2,

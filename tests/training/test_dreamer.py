@@ -148,6 +148,7 @@ CONTROL = dreamer.Config(
 )
 
 
+@pytest.mark.slow
 def test_a_model_that_is_told_other_actions_than_were_taken_teaches_nothing(toy_worlds, tmp_path, monkeypatch):
     """The control, beside the same with the true ones."""
 

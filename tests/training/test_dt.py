@@ -161,6 +161,7 @@ def test_it_does_what_it_is_asked_for(toy_worlds, tmp_path):
     assert got[0] < 2 < got[1] < 6 < got[2]
 
 
+@pytest.mark.slow
 def test_from_wrong_returns_nothing_is_to_be_had(toy_worlds, tmp_path, monkeypatch):
     def dealt(data):
         found = with_aims(data)

@@ -448,6 +448,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(uninterrupted, t
     assert_equal_runs(whole, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "env", "settings"),
     [(algorithm, env, settings) for algorithm, table in EASY.items() for env, settings in table.items()],
@@ -460,12 +461,14 @@ def test_it_learns_the_identity_in_seconds(algorithm, env, settings, toy_worlds,
     assert mean_return(policy, policy.spec.env) > GOOD[env]  # its own: some are asked for a return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
 def test_from_shuffled_rewards_nothing_is_learned(algorithm, toy_worlds, tmp_path):
     settings = replace(EASY[algorithm]["identity"], env="shuffled")
     assert mean_return(trained(algorithm, settings, tmp_path), "identity") < 6
 
 
+@pytest.mark.slow
 def test_from_shuffled_rewards_nothing_is_learned_with_numbers(toy_worlds, tmp_path):
     settings = replace(EASY["sac"]["identity-continuous"], env="identity-continuous:shuffled=1")
     assert mean_return(trained("sac", settings, tmp_path), "identity-continuous") < -4

@@ -152,6 +152,7 @@ IDENTITY = gail.Config(
 )
 
 
+@pytest.mark.slow
 def test_of_a_demonstrator_who_acts_at_random_nothing_is_learned(toy_worlds, tmp_path):
     """The control that must fail, beside the same from somebody who knows what to do and has a return of 0."""
     got = {}

@@ -119,6 +119,7 @@ def trained(settings, folder):
     return grpo.train(settings, run)
 
 
+@pytest.mark.slow
 def test_where_every_return_is_the_same_nothing_changes(toy_worlds, tmp_path):
     settings = replace(grpo.DEBUG, env="constant", network=LEAN)
     torch.manual_seed(settings.seed)
@@ -129,6 +130,7 @@ def test_where_every_return_is_the_same_nothing_changes(toy_worlds, tmp_path):
     assert policy.spec.env == "constant"
 
 
+@pytest.mark.slow
 def test_from_groups_that_do_not_share_their_returns_nothing_is_learned(toy_worlds, tmp_path, monkeypatch):
     """The control: returns dealt to the members at random."""
     learned = replace(

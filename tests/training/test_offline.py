@@ -200,6 +200,7 @@ def trained(algorithm, settings, folder):
     return catalog.find("algorithms", algorithm).train(settings, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["iql", "cql"])
 def test_from_data_whose_actions_are_dealt_to_other_steps_nothing_is_learned(
     algorithm, toy_worlds, tmp_path, monkeypatch
@@ -254,6 +255,7 @@ def test_a_policy_of_another_head_is_refused(tmp_path):
     assert policy.head_name == "deterministic"
 
 
+@pytest.mark.slow
 def test_acting_afterwards_teaches_what_the_data_did_not(toy_worlds, tmp_path, monkeypatch):
     import toys
 

@@ -146,6 +146,7 @@ def learned_value(settings, folder):
     return worth_of(policy, value)
 
 
+@pytest.mark.slow
 def test_a_reward_of_1_under_a_time_limit_is_worth_1_over_1_minus_gamma(toy_worlds, tmp_path):
     assert learned_value(CONSTANT, tmp_path) == pytest.approx(1 / (1 - CONSTANT.gamma), abs=0.7)
 
@@ -286,6 +287,7 @@ def test_frames_are_stacked_and_actions_repeated(tmp_path):
     assert episode.length == 50  # of 200 steps
 
 
+@pytest.mark.slow
 def test_one_that_remembers_learns_what_one_that_does_not_cannot(toy_worlds, tmp_path):
     settings = Config(
         env="recall", steps=16_000, rollout=32, epochs=8, minibatch=128, lr=1e-2, gamma=0.99, gae_lambda=0.95,

@@ -149,6 +149,7 @@ def critics_say(settings, folder):
     return critics(torch.ones(5, 1), torch.linspace(-1, 1, 5).unsqueeze(1)).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_a_reward_of_1_under_a_time_limit_is_worth_1_over_1_minus_gamma(n_step, toy_worlds, tmp_path):
     np.testing.assert_allclose(critics_say(replace(CONSTANT, n_step=n_step), tmp_path), 2, atol=0.15)
