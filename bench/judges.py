@@ -42,7 +42,7 @@ PUBLISHED = "--no-own-colours"  # pictures are normalised by the colours of phot
 DQN = ["dqn", "--env", "cartpole", "--steps", "40000", "--worlds", "16"]
 PENDULUM = ["pretrain", "--worlds", "pendulum", "--steps", "1500"]
 PPO = ["ppo", "--env", "cartpole", "--steps", "61440", "--worlds", "16"]
-CARRACING = ["ppo", "--env", "carracing:repeat=4", "--frame-stack", "2", "--steps", "40960", "--rollout", "128",
+CARRACING = ["ppo", "--env", "carracing:repeat=4", "--frame-stack", "2", "--steps", "81920", "--rollout", "128",
              "--epochs", "4", "--lr", "3e-4", "--gamma", "0.99", "--gae-lambda", "0.95", "--entropy-weight", "0.01",
              "--network.hidden", "256", "--network.activation", "relu"]  # fmt: skip
 SHIPPED = "tiny-git"
