@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do $
 endif
 BIN := .venv/bin
 JOBS ?= 2
-MINUTES ?= 45
+MINUTES ?= 40
 LONG := learn carracing_policy judges offline dreaming dreamer_speed ladder vlm_stages driving golden lerobot_check vlm_gpu
 BENCHES := $(filter-out $(LONG:%=bench/%.py) bench/parts.py bench/carracing_words.py,$(wildcard bench/*.py))
 
