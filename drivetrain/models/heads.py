@@ -290,9 +290,10 @@ class TwinQ(nn.Module):
         self, width: int, actions: int, hidden: Sequence[int] = (256, 256), count: int = 2, coarse: bool = False
     ):
         super().__init__()
-        self.nets = nn.ModuleList(MLP([width + actions, *hidden, 1], "relu") for _ in range(count))
-        for net in self.nets:
+        nets = [MLP([width + actions, *hidden, 1], "relu") for _ in range(count)]
+        for net in nets:
             net.coarse = coarse
+        self.nets = nn.ModuleList(nets)
 
     def forward(self, features: Tensor, action: Tensor, count: int = 0) -> Tensor:
         """[count, B] for features [B, D] and action [B, A]; of all critics where `count` is 0, else of the first."""
