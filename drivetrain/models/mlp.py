@@ -5,7 +5,7 @@ node for the whole network instead of one per layer shortens a gradient step. Wh
 (dropout, an activation whose slope needs its input, export) plain operations give the same numbers.
 
 A `coarse` one multiplies in bfloat16 between its first and its last layer, where nearly all of the work is; what it is given
-and what it says stay exact. That is several times as fast on processors with units for it, and slower on others.
+and what it says stay exact. That is meant for processors with units for it.
 """
 
 from __future__ import annotations
