@@ -32,30 +32,32 @@ HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, DATA = HERE / "results" / "offline", Path("runs/offline"), Path("data/offline")
 PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
 SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
-SAC = ["--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "25000"]
-MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 100_000}, {"hopper": 300_000, "halfcheetah": 200_000}
+WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is a matter of hours of one slow core
+SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
+SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "30000"]
+ENVS = ("hopper", "halfcheetah")
+MEDIUM, EXPERT = 60_000, 150_000
 FEW = ["--episodes", "4", "--every", "20"]
 
-CLONE = ["--batch-size", "256", "--lr", "3e-4", "--head", "deterministic"]
-WIDE = ["--network.hidden", "256", "256", "--network.activation", "relu"]
+CLONE = [*SIZE, "--network.activation", "relu", "--lr", "3e-4", "--head", "deterministic"]
 FLAGS = {
-    "bc": ["--steps", "50000", *CLONE, *WIDE],
-    "iql": ["--steps", "50000"],
-    "td3bc": ["--steps", "50000"],
-    "cql": ["--steps", "20000"],
-    "dt": ["--steps", "10000"],
+    "bc": ["--steps", "50000", *CLONE],
+    "iql": ["--steps", "50000", *SIZE],
+    "td3bc": ["--steps", "50000", *SIZE],
+    "cql": ["--steps", "20000", *SIZE],
+    "dt": ["--steps", "10000", "--batch-size", "32", "--attention.width", "64", "--attention.context", "10"],
 }
 
 
 def taught(log: Log, env: str) -> Path:
     """The player that all sets of an environment come from."""
-    return log.train(RUNS / f"sac-{env}", "sac", "--env", env, "--steps", str(EXPERT[env]), *SAC)
+    return log.train(RUNS / f"sac-{env}", "sac", "--env", env, "--steps", str(EXPERT), *SAC)
 
 
 def of(log: Log, env: str, kind: str) -> Path:
     """A set, made from nothing if need be."""
     folder, run = DATA / f"{env}-{kind}", taught(log, env)
-    half = run / "checkpoints" / f"{MEDIUM[env]:09d}"
+    half = run / "checkpoints" / f"{MEDIUM:09d}"
     made = {
         "random": ["--env", env, "--by", "random", "--episodes", "100"],
         "medium": ["--env", env, "--by", str(half), "--no-greedy", "--episodes", "100"],
@@ -131,7 +133,16 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
         if not file.exists():
             log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
         flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "Hopper-v5"]
-        flags += ["--episodes", str(EPISODES), "--first-seed", str(SEED)]
+        flags += [
+            "--episodes",
+            str(EPISODES),
+            "--first-seed",
+            str(SEED),
+            "--width",
+            str(WIDTH),
+            "--batch-size",
+            str(BATCH),
+        ]
         said = json.loads(log.call([*PEER, *flags], f"d3rlpy_run.py {' '.join(flags)}").splitlines()[-1])
         return {"minutes": said["seconds"] / 60, **scored(log, "hopper", said["returns"])}
 
@@ -144,7 +155,7 @@ def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
     def part(log: Log) -> dict[str, Any]:
         env = "halfcheetah"
         data = of(log, env, kind)
-        more = ["--steps", "5000", *CLONE, *WIDE] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
+        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
         name = f"{algorithm}-{kind}-{seed}"
         return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
 
@@ -171,7 +182,7 @@ def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
 ON = {"medium-replay": ("bc", "iql", "td3bc", "cql"), "medium-expert": ("bc", "dt")}
 WHERE = {"medium-replay": ("hopper", "halfcheetah"), "medium-expert": ("hopper",)}
 PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
-    **{f"sets-{env}": sets(env) for env in MEDIUM},
+    **{f"sets-{env}": sets(env) for env in ENVS},
     **{
         f"{algorithm}-{env}-{kind}-{seed}": learned(algorithm, env, kind, seed)
         for kind, algorithms in ON.items()

@@ -23,15 +23,15 @@ import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-FIRST = 50  # steps that are not timed
+FIRST = 10  # steps that are not timed
 
 
-def algorithm(name: str) -> Any:
-    def layers(*sizes: int) -> Any:
-        return d3rlpy.models.VectorEncoderFactory(list(sizes))
+def algorithm(name: str, width: int, batch_size: int) -> Any:
+    def layers(count: int) -> Any:
+        return d3rlpy.models.VectorEncoderFactory([width] * count)
 
-    two, three = layers(256, 256), layers(256, 256, 256)
-    common = {"batch_size": 256, "gamma": 0.99, "tau": 0.005}
+    two, three = layers(2), layers(3)
+    common = {"batch_size": batch_size, "gamma": 0.99, "tau": 0.005}
     both = {"actor_encoder_factory": two, "critic_encoder_factory": two}
     if name == "iql":
         config: Any = d3rlpy.algos.IQLConfig(
@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--env", default="")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=95_000)
@@ -92,7 +94,8 @@ def main() -> None:
     torch.set_num_threads(1)
     d3rlpy.seed(options.seed)
     d3rlpy.logging.set_log_context()
-    learner, data = algorithm(options.algorithm), dataset(options.data, scale=options.algorithm == "iql")
+    learner = algorithm(options.algorithm, options.width, options.batch_size)
+    data = dataset(options.data, scale=options.algorithm == "iql")
     quiet = {"show_progress": False, "logger_adapter": d3rlpy.logging.NoopAdapterFactory()}
     learner.fit(data, n_steps=FIRST, n_steps_per_epoch=FIRST, **quiet)
     marks = [time.perf_counter()]
