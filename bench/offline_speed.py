@@ -4,7 +4,7 @@
 
 A turn's rate is that of its middle update, which a machine's stalls do not move; what a turn takes as a whole is kept too.
 `cql-bfloat16` is ours with `--precision bfloat16`, beside d3rlpy's CQL, which has no such thing; it is left out where the
-processor has no units for it. Writes bench/results/offline_speed.json: the turns, and by algorithm the ratio of the middle ones.
+processor has no units for it. Writes bench/results/offline_speed.json: the turns, and by algorithm the ratio of their rates.
 """
 
 from __future__ import annotations

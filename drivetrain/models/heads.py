@@ -111,6 +111,10 @@ class SquashedGaussian:
         free = self.inner.sample(generator)
         return free.tanh(), self.inner.log_prob(free) - log_tanh_slope(free).sum(-1)
 
+    def repeated(self, count: int) -> SquashedGaussian:
+        """Each row `count` times in succession, to draw so many actions of it."""
+        return SquashedGaussian(*(x.repeat_interleave(count, 0) for x in (self.inner.mean, self.inner.log_std)))
+
     def mode(self) -> Tensor:
         return self.inner.mean.tanh()
 

@@ -133,7 +133,7 @@ def soft_maximum(learner: Learner, now: Tensor, after: Tensor) -> Tensor:
     with torch.no_grad():
         anything = torch.rand(len(rows), learner.actions, generator=generator) * 2 - 1
         drawn = [(anything, torch.full((len(rows),), learner.actions * math.log(0.5)))]
-        drawn += [head(x.repeat_interleave(count, 0)).sample_with_log_prob(generator) for x in (now, after)]
+        drawn += [head(x).repeated(count).sample_with_log_prob(generator) for x in (now, after)]
     said = [
         learner.critics(rows, action).unflatten(1, (-1, count)) - log_density.unflatten(0, (-1, count))
         for action, log_density in drawn
