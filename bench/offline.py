@@ -1,6 +1,6 @@
 """Learning from data on Hopper and HalfCheetah: the sets, made by our own SAC, and what each algorithm makes of them.
 
-    python bench/offline.py                   all of it, some eleven hours of one core; finished parts are left alone
+    python bench/offline.py                   all of it, some ten hours of one slow core; finished parts are left alone
     python bench/offline.py sets-hopper       these parts; `--list` names them
     python bench/offline.py --workers 2       two parts at a time, on one core each
 
@@ -47,6 +47,8 @@ FLAGS = {
     "cql": ["--steps", "20000", *SIZE],
     "dt": ["--steps", "10000", "--batch-size", "32", "--attention.width", "64", "--attention.context", "10"],
 }
+GAIL = ["--network.hidden", str(WIDTH), str(WIDTH), "--sac.batch-size", str(BATCH)]
+GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
 
 
 def taught(log: Log, env: str) -> Path:
@@ -155,7 +157,7 @@ def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
     def part(log: Log) -> dict[str, Any]:
         env = "halfcheetah"
         data = of(log, env, kind)
-        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "200000"]
+        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "100000", *GAIL]
         name = f"{algorithm}-{kind}-{seed}"
         return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
 

@@ -606,7 +606,8 @@ def offline_page() -> str:
                 rows.append([f"{env} {kind}", what, *cells])
     if rows:
         said = (
-            "Scores: 0 is the random set's mean return, 100 the expert set's. 20 episodes a seed, the last checkpoint."
+            "Scores: 0 is the random set's mean return, 100 the expert set's. 20 episodes a seed, the last checkpoint. All "
+            "have two layers of 128, half of what papers take, and batches of 128; the transformer has three of 64."
         )
         parts += [said, table(["data", "who", "score, 95% interval", "each seed"], rows)]
     rows = []
@@ -615,7 +616,7 @@ def offline_page() -> str:
         if cells := over_seeds(names):
             rows.append([what, *cells])
     if rows:
-        said = "HalfCheetah from every twentieth pair of four expert episodes; GAIL acts for 200,000 steps and sees no reward."
+        said = "HalfCheetah from every twentieth pair of four expert episodes; GAIL acts for 100,000 steps and sees no reward."
         parts += [said, table(["who", "score, 95% interval", "each seed"], rows)]
     rows = [
         [f"`{name}`", within(found["summary"], "mean", ".1f")]
