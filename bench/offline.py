@@ -7,7 +7,7 @@
     sets-ENV                SAC, and from it random, medium-replay, medium and expert sets: recipe, hashes, reference scores
     ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
     d3rlpy-iql-SEED         the peer on the same set, with as many updates
-    acted-ALGORITHM-SEED    iql and td3bc on Hopper go on by acting for 25,000 steps, from what they made of medium-replay
+    acted-ALGORITHM-SEED    iql and td3bc on HalfCheetah go on by acting for 25,000 steps, from what they made of medium-replay
     gail-SEED, bc-few-SEED  from every twentieth pair of four expert episodes of HalfCheetah; gail-random from a random player's
     pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
 
@@ -34,9 +34,9 @@ PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers"
 SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
 WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is a matter of hours of one slow core
 SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
-SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "30000"]
+SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "20000"]
 ENVS = ("hopper", "halfcheetah")
-MEDIUM, EXPERT = 60_000, 150_000
+MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 40_000}, {"hopper": 300_000, "halfcheetah": 100_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
 CLONE = [*SIZE, "--network.activation", "relu", "--lr", "3e-4", "--head", "deterministic"]
@@ -53,13 +53,13 @@ GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
 
 def taught(log: Log, env: str) -> Path:
     """The player that all sets of an environment come from."""
-    return log.train(RUNS / f"sac-{env}", "sac", "--env", env, "--steps", str(EXPERT), *SAC)
+    return log.train(RUNS / f"sac-{env}", "sac", "--env", env, "--steps", str(EXPERT[env]), *SAC)
 
 
 def of(log: Log, env: str, kind: str) -> Path:
     """A set, made from nothing if need be."""
     folder, run = DATA / f"{env}-{kind}", taught(log, env)
-    half = run / "checkpoints" / f"{MEDIUM:09d}"
+    half = run / "checkpoints" / f"{MEDIUM[env]:09d}"
     made = {
         "random": ["--env", env, "--by", "random", "--episodes", "100"],
         "medium": ["--env", env, "--by", str(half), "--no-greedy", "--episodes", "100"],
@@ -112,16 +112,16 @@ def acted(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     """From the critics and the policy that the data made, by acting too; the same evaluation says what it was before."""
 
     def part(log: Log) -> dict[str, Any]:
-        kind = "medium-replay"
-        data = str(of(log, "hopper", kind))
+        env, kind = "halfcheetah", "medium-replay"
+        data = str(of(log, env, kind))
         before = log.train(
-            RUNS / f"{algorithm}-hopper-{kind}-{seed}",
+            RUNS / f"{algorithm}-{env}-{kind}-{seed}",
             *(algorithm, "--dataset", data, *FLAGS[algorithm], "--seed", str(seed)),
         )
         flags = ["--dataset", data, "--policy", str(before), "--steps", "0", "--acting", "25000", "--seed", str(seed)]
         run = log.train(RUNS / f"acted-{algorithm}-{seed}", algorithm, *flags)
-        first = judged(log, before, "hopper")
-        after = judged(log, run, "hopper")
+        first = judged(log, before, env)
+        after = judged(log, run, env)
         paired = stats.paired(after["returns"], first["returns"]).to_json()
         return {**after, "before": first["score"], "paired": paired}
 
@@ -130,11 +130,12 @@ def acted(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
 
 def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
-        file = DATA / "hopper-medium-replay.hdf5"
-        source = of(log, "hopper", "medium-replay")
+        env = "halfcheetah"
+        file = DATA / f"{env}-medium-replay.hdf5"
+        source = of(log, env, "medium-replay")
         if not file.exists():
             log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
-        flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "Hopper-v5"]
+        flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "HalfCheetah-v5"]
         flags += [
             "--episodes",
             str(EPISODES),
@@ -146,7 +147,7 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
             str(BATCH),
         ]
         said = json.loads(log.call([*PEER, *flags], f"d3rlpy_run.py {' '.join(flags)}").splitlines()[-1])
-        return {"minutes": said["seconds"] / 60, **scored(log, "hopper", said["returns"])}
+        return {"minutes": said["seconds"] / 60, **scored(log, env, said["returns"])}
 
     return part
 
@@ -157,7 +158,7 @@ def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
     def part(log: Log) -> dict[str, Any]:
         env = "halfcheetah"
         data = of(log, env, kind)
-        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "100000", *GAIL]
+        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "60000", *GAIL]
         name = f"{algorithm}-{kind}-{seed}"
         return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
 
