@@ -88,9 +88,11 @@ def sets(env: str) -> Callable[[Log], dict[str, Any]]:
 
 
 def scored(log: Log, env: str, returns: list[float]) -> dict[str, Any]:
-    low, high = (card(of(log, env, kind))["returns"]["mean"] for kind in ("random", "expert"))
+    cards = {kind: card(of(log, env, kind)) for kind in ("random", "expert")}
+    low, high = (one["returns"]["mean"] for one in cards.values())
     scores = [100 * (value - low) / (high - low) for value in returns]
-    return {"score": stats.summary(scores).to_json(), "scores": scores, "returns": returns}
+    sets = {kind: one["fingerprint"] for kind, one in cards.items()}
+    return {"score": stats.summary(scores).to_json(), "scores": scores, "returns": returns, "scored_by": sets}
 
 
 def judged(log: Log, run: Path, env: str) -> dict[str, Any]:
