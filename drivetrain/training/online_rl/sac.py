@@ -5,7 +5,7 @@
 Haarnoja et al. 2018, with the learned temperature, the smaller of twin critics, and the squashing corrected in the form that
 does not overflow. Episodes cut by a time limit bootstrap, terminated ones do not. From pictures the encoder is trained by
 the critics alone and the actor takes its features as they are (Yarats et al. 2021); pictures are shifted at random by a few
-pixels. The target critics look through the online encoder. Twin critics are one batched product per layer.
+pixels. The target critics look through the online encoder.
 """
 
 from __future__ import annotations
