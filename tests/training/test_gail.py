@@ -43,6 +43,30 @@ def test_the_loss_is_the_sum_done_by_hand():
     assert found["watch/told_apart"].item() == 0.75
 
 
+def test_the_penalty_bends_the_discriminator():
+    """Its slope by the weights is that of finite differences: it is a slope of a slope."""
+    torch.manual_seed(0)
+    judge = gail.Discriminator(build_policy(NUMBERS, LEAN, "deterministic"), (8, 8)).double()
+    theirs, ours = torch.randn(4, 3, dtype=torch.double), torch.randn(4, 3, dtype=torch.double)
+
+    def penalty():
+        found = gail.losses(judge, theirs, ours, gail.Config(penalty=10.0), torch.Generator().manual_seed(0))
+        return found["loss/penalty"]
+
+    weight = judge.net.weights[0]
+    (slope,) = torch.autograd.grad(penalty(), weight)
+    for at in ((0, 0), (3, 1), (7, 2)):
+        sides = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                weight[at] += step
+            sides.append(penalty().item())
+        with torch.no_grad():
+            weight[at] += 1e-5
+        assert slope[at].item() == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-3, abs=1e-7)
+    assert slope.abs().max() > 0.01
+
+
 def test_rewards_are_those_of_the_papers():
     judge, seen, done = judge_of([1.0, 0.0, 0.0]), {STATE: torch.tensor([[[2.0, 0.0]]])}, torch.zeros(1, 1)
     chance = 1 / (1 + math.exp(-2))
@@ -84,8 +108,8 @@ def test_an_end_becomes_a_place_where_one_stays():
 def test_demonstrations_end_in_that_place_too(toy_worlds):
     spec = spec_of("cartpole:absorb=2")
     data = open_dataset("fake", spec_of("cartpole"))
-    shown = gail.Demonstrations(data, build_policy(spec, LEAN, "categorical"), spec)
-    ends = int(data.values("next.terminated").sum())
+    shown = gail.Demonstrations(data, build_policy(spec, LEAN, "categorical"), spec, stays=2)
+    ends = 2 * int(data.values("next.terminated").sum())  # as often as the policy is seen there
     assert (ends > 0, len(shown)) == (True, len(data) + ends)
     seen, _ = shown.batch(len(shown), at=0, seed=0)
     over = seen[OVER].flatten().bool()

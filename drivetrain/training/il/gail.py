@@ -147,7 +147,7 @@ def losses(
     expert, policy = said.chunk(2)
     between = torch.rand(len(theirs), 1, generator=generator)
     mixed = (between * theirs + (1 - between) * ours).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(judge(mixed).sum(), mixed, create_graph=True)
+    (slope,) = torch.autograd.grad(judge.net.plain(mixed).sum(), mixed, create_graph=True)
     return {
         "loss/judge": (F.softplus(-expert).mean() + F.softplus(policy).mean()) / 2,
         "loss/penalty": config.penalty * (slope.norm(dim=-1) - 1).square().mean(),
@@ -158,13 +158,15 @@ def losses(
 class Demonstrations:
     """Pairs of the demonstrator, as a discriminator takes them."""
 
-    def __init__(self, data: Episodes, policy: Driver, spec: Spec):
+    def __init__(self, data: Episodes, policy: Driver, spec: Spec, stays: int = 1):
         self.data, self.keys = data, [key for key in spec.observations if key != OVER]
         frames = np.arange(len(data))
         action = transforms.apply(policy.transforms, {ACTION: np.asarray(data.values(ACTION))})[ACTION]
         self.action, self.over = torch.from_numpy(np.ascontiguousarray(action)), None
-        if OVER in spec.observations:  # each end of the world's own leads to one pair where all is over
-            ends = np.flatnonzero(np.asarray(data.values(TERMINATED)))
+        if (
+            OVER in spec.observations
+        ):  # after an end the policy is seen `stays` times where all is over; so is the demonstrator
+            ends = np.repeat(np.flatnonzero(np.asarray(data.values(TERMINATED))), stays)
             frames = np.concatenate([frames, ends])
             self.over = torch.arange(len(frames)) >= len(data)
         self.frames = frames
@@ -230,6 +232,11 @@ class Contest:
         return self.judge.reward(seen, action, self.config.reward)
 
 
+def stays(config: Config) -> int:
+    """Steps that an episode goes on after an end, where ends are places where one stays."""
+    return int(split_name(config.env)[1].get("absorb", 1))
+
+
 def given(config: Config) -> Episodes:
     """The demonstrations, of a world in which imitation by a reward means something."""
     for name, value, known in (("generator", config.generator, GENERATORS), ("reward", config.reward, REWARDS)):
@@ -272,7 +279,7 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
                           network=config.network, seed=config.seed, **asdict(config.sac))  # fmt: skip
     policy = sac.begin(settings, worlds)
     learner = sac.Learner(policy, settings, random)
-    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec), random)
+    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec, stays(config)), random)
     replay = Replay(worlds.sample_spec, settings.capacity, config.worlds, run.folder / "replay", gamma=config.gamma)
     explorer = sac.Explorer(worlds, replay, settings, random)
     kept = {**learner.parts(), **contest.parts(), "replay": replay, "random": random}
@@ -308,7 +315,7 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
     settings = ppo.Config(env=config.env, policy=config.policy, steps=config.steps, worlds=config.worlds, gamma=config.gamma,
                           network=config.network, seed=config.seed, **asdict(config.ppo))  # fmt: skip
     policy, value = ppo.begin(settings, worlds)
-    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec), random)
+    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec, stays(config)), random)
     flat = Flat([*policy.parameters(), *value.parameters()])
     optimizer = Adam(flat, settings.lr, eps=1e-5)
     scale = ppo.RewardScale(config.worlds, config.gamma)
