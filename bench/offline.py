@@ -39,7 +39,16 @@ ENVS = ("hopper", "halfcheetah")
 MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 40_000}, {"hopper": 300_000, "halfcheetah": 100_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
-CLONE = [*SIZE, "--network.activation", "relu", "--lr", "3e-4", "--head", "deterministic"]
+CLONE = [
+    "--head",
+    "deterministic",
+    "--lr",
+    "3e-4",
+    "--held-out",
+    "0",
+    "--as-done",
+]  # from all that the others learn from
+CLONE += [*SIZE, "--network.activation", "relu"]
 FLAGS = {
     "bc": ["--steps", "50000", *CLONE],
     "iql": ["--steps", "50000", *SIZE],
@@ -120,7 +129,8 @@ def acted(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
             RUNS / f"{algorithm}-{env}-{kind}-{seed}",
             *(algorithm, "--dataset", data, *FLAGS[algorithm], "--seed", str(seed)),
         )
-        flags = ["--dataset", data, "--policy", str(before), "--steps", "0", "--acting", "25000", "--seed", str(seed)]
+        flags = ["--dataset", data, *SIZE, "--policy", str(before), "--steps", "0", "--acting", "25000"]
+        flags += ["--seed", str(seed)]
         run = log.train(RUNS / f"acted-{algorithm}-{seed}", algorithm, *flags)
         first = judged(log, before, env)
         after = judged(log, run, env)
@@ -138,16 +148,8 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
         if not file.exists():
             log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
         flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "HalfCheetah-v5"]
-        flags += [
-            "--episodes",
-            str(EPISODES),
-            "--first-seed",
-            str(SEED),
-            "--width",
-            str(WIDTH),
-            "--batch-size",
-            str(BATCH),
-        ]
+        flags += ["--episodes", str(EPISODES), "--first-seed", str(SEED)]
+        flags += ["--width", str(WIDTH), "--batch-size", str(BATCH)]
         said = json.loads(log.call([*PEER, *flags], f"d3rlpy_run.py {' '.join(flags)}").splitlines()[-1])
         return {"minutes": said["seconds"] / 60, **scored(log, env, said["returns"])}
 
@@ -168,13 +170,14 @@ def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
 
 
 def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
-    """The rounds of an imitation: what it did when it knew little, and when it knew much."""
+    """The rounds of an imitation: what it did when it knew little, and when it knew much, and not what it was told to do."""
 
     def part(log: Log) -> dict[str, Any]:
         source = imitated(log, "continuous", 0, "--network.camera", "cnn", name="cnn", after=FEWER) / "rounds"
         data = ",".join(str(path) for path in sorted(source.iterdir()) if (path / "meta").is_dir())
         flags = ["--dataset", data, "--steps", "6000", "--batch-size", "64"]
         flags += ["--network.hidden", "256", "--network.activation", "relu"]
+        flags += ["--held-out", "0", "--as-done"] if algorithm == "bc" else []
         run = log.train(RUNS / f"pixels-{algorithm}", algorithm, *flags)
         said = json.loads(log.run("eval", str(run), "--episodes", "30", "--seed", "90000", "--fast", "--json"))[
             "result"

@@ -11,12 +11,13 @@ import toys
 
 from drivetrain import checkpoint, config
 from drivetrain.data.episodes import Episodes
+from drivetrain.data.open import open_dataset
 from drivetrain.envs.rollout import rollout
 from drivetrain.envs.words import make_env
 from drivetrain.errors import BadConfig, BadData, SpecMismatch
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run, read_metrics
-from drivetrain.sample import ACTION, EXPERT_WORDS, FRONT, STATE, Feature, Spec
+from drivetrain.sample import ACTION, EXPERT_ACTION, EXPERT_WORDS, FRONT, STATE, Feature, Spec
 from drivetrain.training.il import bc
 from drivetrain.training.il.bc import Config, losses, tensors
 from drivetrain.transforms import Normalise, Rescale
@@ -127,6 +128,27 @@ def test_held_out_episodes_are_never_trained_on(toy_worlds):
     assert (learn.episodes, held_out.episodes) == (30, 10)
     inside, outside = ({tuple(row) for row in data.values(STATE)} for data in (learn, held_out))
     assert not inside & outside
+
+
+def test_where_nothing_is_held_out_all_is_trained_on(toy_worlds, tmp_path):
+    settings = replace(NUMBERS, held_out=0.0, check_every=1, steps=3)
+    learn, held_out = bc.open_data(settings)
+    assert (learn.episodes, held_out) == (40, None)
+    trained(settings, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert rows
+    assert not any("held_out" in key for row in rows for key in row)
+
+
+def test_what_was_done_can_be_cloned_instead_of_what_was_meant(monkeypatch):
+    data = open_dataset("fake", make_env("cartpole").sample_spec)
+    meant = 1 - data.values(ACTION)
+    data.arrays[EXPERT_ACTION] = meant
+    data.spec = replace(data.spec, features={**data.spec.features, EXPERT_ACTION: data.spec.action})
+    monkeypatch.setattr(bc, "open_dataset", lambda *_: data)
+    for as_done, wanted in ((True, data.values(ACTION)), (False, meant)):
+        learn, _ = bc.open_data(replace(bc.DEBUG, held_out=0.0, as_done=as_done))
+        np.testing.assert_array_equal(learn.values(ACTION), wanted)
 
 
 def test_the_held_out_loss_falls(toy_worlds, tmp_path):

@@ -45,7 +45,8 @@ class Config:
     max_grad_norm: float = 1.0  # gradients are scaled down to this
     smoothing: float = 0.0  # share of a label's weight that is spread over all choices
     words: float = 0.0  # weight of the loss on the expert's own words, which a backbone learns to say
-    held_out: float = 0.1  # share of the episodes that is not trained on
+    held_out: float = 0.1  # share of the episodes that is not trained on; 0 trains on all, and looks at none
+    as_done: bool = False  # what was done, also where an expert said what it would have done
     check_every: int = 100  # steps between looks at the held-out episodes
     frame_stack: int = 1  # so many observations in one
     head: str = "auto"  # categorical for choices; deterministic, gaussian, squashed or beta for numbers
@@ -88,10 +89,13 @@ def tensors(batch: Sample) -> Sample:
     return {key: torch.from_numpy(value) for key, value in batch.items() if key != "task"}
 
 
-def open_data(config: Config) -> tuple[Episodes, Episodes]:
+def open_data(config: Config) -> tuple[Episodes, Episodes | None]:
     """The episodes to train on and those held out, in the shape the policy will see."""
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
-    data = open_dataset(config.dataset, wanted).as_meant()
+    data = open_dataset(config.dataset, wanted)
+    data = data if config.as_done else data.as_meant()
+    if not config.held_out:
+        return data.stack(config.frame_stack), None
     learn, held_out = data.split(1 - config.held_out, config.seed)
     return learn.stack(config.frame_stack), held_out.stack(config.frame_stack)
 
@@ -165,7 +169,7 @@ def train(config: Config, run: Run) -> Driver:
     for step in run.steps(config.steps, **parts):
         batch = tensors(learn.batch(config.batch_size, at=step, seed=config.seed, length=length))
         run.log(step, improve(policy, optimizer, schedule, batch, config))
-        if (step + 1) % config.check_every == 0:
+        if held_out is not None and (step + 1) % config.check_every == 0:
             run.log(step, check(policy, held_out, config, length))
     return finished(policy, run)
 

@@ -55,7 +55,7 @@ class Config:
     max_grad_norm: float = 1.0  # gradients are scaled down to this
     smoothing: float = 0.0  # share of a label's weight that is spread over all choices
     words: float = 0.0  # weight of the loss on the expert's own words, which a backbone learns to say
-    held_out: float = 0.1  # share of the given episodes that is not trained on
+    held_out: float = 0.1  # share of the given episodes that is not trained on; 0 trains on all, and looks at none
     check_every: int = 100  # steps between looks at the held-out episodes
     frame_stack: int = 1  # so many observations in one
     head: str = "auto"  # categorical for choices; deterministic, gaussian, squashed or beta for numbers
@@ -153,10 +153,10 @@ def summary(played: Episodes) -> dict[str, float]:
 
 def cloning(config: Config) -> bc.Config:
     """The settings that behaviour cloning knows too."""
-    return bc.Config(**{f.name: getattr(config, f.name) for f in fields(bc.Config)})
+    return bc.Config(**{f.name: getattr(config, f.name) for f in fields(bc.Config) if f.name != "as_done"})
 
 
-def prepared(config: Config, run: Run) -> tuple[Episodes, Episodes, Rounds]:
+def prepared(config: Config, run: Run) -> tuple[Episodes, Episodes | None, Rounds]:
     """The expert's own episodes, those to learn from and those held out, not stacked yet; and the rounds to come."""
     if config.steps <= config.round_steps:
         got = f"{config.steps} and {config.round_steps}"
@@ -178,7 +178,7 @@ def prepared(config: Config, run: Run) -> tuple[Episodes, Episodes, Rounds]:
 def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     given, held_out, rounds = prepared(config, run)
-    learn, held_out = given.stack(config.frame_stack), held_out.stack(config.frame_stack)
+    learn, held_out = given.stack(config.frame_stack), held_out and held_out.stack(config.frame_stack)
     policy = bc.begin(cloning(config), learn)
     length = config.length if policy.recurrent else 1
     settings = cloning(config)
@@ -197,6 +197,6 @@ def train(config: Config, run: Run) -> Driver:
             learn = together([given, *played]).stack(config.frame_stack)
         batch = bc.tensors(learn.batch(config.batch_size, at=step, seed=config.seed, length=length))
         run.log(step, bc.improve(policy, optimizer, schedule, batch, settings))
-        if (step + 1) % config.check_every == 0:
+        if held_out is not None and (step + 1) % config.check_every == 0:
             run.log(step, bc.check(policy, held_out, settings, length))
     return finished(policy, run)
