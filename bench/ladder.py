@@ -2,33 +2,91 @@
 
     python bench/ladder.py                        all of them; hours
     python bench/ladder.py cartpole --workers 2   one, two trainings at a time on one core each
+    python bench/ladder.py pendulum-sac-0         one training; `--list` names them, and which are done
 
-Each is `drivetrain ladder NAME`; runs go to runs/ladder/, what was found to bench/results/ladder/NAME.json. What is finished is
-not made twice, and what was interrupted goes on.
+Each is a training and an evaluation of `drivetrain ladder NAME`, with three seeds and what else is its default; runs go to
+runs/ladder/, what was found to bench/results/ladder/parts/, and what a ladder's parts come to together to
+bench/results/ladder/NAME.json. What is finished is not made twice, and what was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from drivetrain import config, ladder
-from drivetrain.run import describe_environment
+from parts import GUARDS, Log, main
+
+from drivetrain import catalog, ladder
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ladder"
+PARTS_OF_IT = RESULTS / "parts"
+SETTINGS = ladder.Config()
+FLOORS = "floors"
 
 
-def main(arguments: list[str]) -> int:
-    named = [word for word in arguments[:1] if not word.startswith("-")]
-    settings = config.parse(ladder.Config(), arguments[len(named) :], "bench/ladder.py")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in named or ladder.shipped():
-        said = {**ladder.climb(name, settings), "environment": describe_environment(0)}
-        (RESULTS / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
-        print(ladder.in_words(said))
-    return 0
+def place(name: str) -> Path:
+    return Path("runs/ladder") / name
+
+
+def data(said: ladder.Ladder) -> dict[str, Any]:
+    folder = place(said.name)
+    with GUARDS[folder]:
+        return ladder.collected(said, folder)
+
+
+def trained(name: str, algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        said, folder = ladder.read_ladder(name), place(name)
+        words = ladder.command(said, algorithm, folder / "data", seed)
+        ladder.refuse_wrong_flags(words)
+        ladder.once(folder, f"{algorithm}-{seed}", words)
+        by = data(said)
+        return {"data": by, **ladder.rung(folder, algorithm, seed, words, SETTINGS)._asdict()}
+
+    return part
+
+
+def floors(name: str) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        said, folder = ladder.read_ladder(name), place(name)
+        return {
+            who: ladder.judged(folder / f"{who}.json", [who, "--env", said.env], SETTINGS) for who in ladder.floor(said)
+        }
+
+    return part
+
+
+def parts_of(name: str) -> dict[str, Callable[[Log], dict[str, Any]]]:
+    each = {
+        f"{name}-{algorithm}-{seed}": trained(name, algorithm, seed)
+        for algorithm in catalog.ALGORITHMS
+        for seed in range(SETTINGS.seeds)
+    }
+    return {f"{name}-{FLOORS}": floors(name), **each}
+
+
+def gather(name: str) -> None:
+    """All that is there of a ladder, as `drivetrain ladder` would tell it."""
+    found = {
+        one: json.loads(path.read_text()) for one in parts_of(name) if (path := PARTS_OF_IT / f"{one}.json").exists()
+    }
+    untrained = found.pop(f"{name}-{FLOORS}", {})
+    rungs = [ladder.Rung(**{key: one[key] for key in ladder.Rung._fields}) for one in found.values()]
+    if not any(rung.said for rung in rungs):
+        return
+    below = {who: said for who, said in untrained.items() if "returns" in said}
+    said = ladder.told(ladder.read_ladder(name), SETTINGS, next(iter(found.values()))["data"], rungs, below)
+    (RESULTS / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    names = ladder.shipped()
+    parts = {name: part for each in names for name, part in parts_of(each).items()}
+    sys.argv[1:] = [one for word in sys.argv[1:] for one in (parts_of(word) if word in names else [word])]
+    status = main(__doc__ or "", parts, PARTS_OF_IT)
+    for each in names:
+        gather(each)
+    sys.exit(status)

@@ -69,8 +69,9 @@ class Rung(NamedTuple):
 
     algorithm: str
     seed: int
-    said: dict[str, Any]  # its evaluation; nothing where it refused
-    refused: str = ""
+    said: dict[str, Any]  # its evaluation; nothing where it refused or was lost
+    refused: str = ""  # why nobody can train it here
+    lost: str = ""  # why this training alone came to nothing
 
 
 def shipped() -> list[str]:
@@ -152,7 +153,8 @@ def refuse_wrong_flags(words: Sequence[str]) -> None:
 def floor(ladder: Ladder) -> Iterator[str]:
     """Who needs no training: chance, and the demonstrator where it is an expert."""
     yield FLOOR
-    by = ladder.collect[ladder.collect.index("--by") + 1] if "--by" in ladder.collect[:-1] else ""
+    words = [half for word in ladder.collect for half in word.split("=", 1)]
+    by = words[words.index("--by") + 1] if "--by" in words[:-1] else ""
     if by in catalog.EXPERTS:
         yield by
 
@@ -173,7 +175,8 @@ def command(ladder: Ladder, algorithm: str, data: Path, seed: int) -> list[str]:
     default = catalog.find("algorithms", algorithm).Config()
     known = config.flags(default)
     words = ["--dataset", str(data)] if "--dataset" in known else []
-    if getattr(default, "env", ""):  # whoever learns from data alone takes its world from there
+    told = ladder.parts.get(algorithm, ())
+    if getattr(default, "env", "") and "--env" not in told:  # whoever learns from data alone takes its world from there
         words += ["--env", ladder.env]
     shared: list[str] = []
     mine = False
@@ -181,7 +184,7 @@ def command(ladder: Ladder, algorithm: str, data: Path, seed: int) -> list[str]:
         if word.startswith("--"):
             mine = config.renamed(word.split("=")[0], known) in known
         shared += [word] if mine else []
-    return ["train", algorithm, *words, *shared, *ladder.parts.get(algorithm, ()), "--seed", str(seed)]
+    return ["train", algorithm, *words, *shared, *told, "--seed", str(seed)]
 
 
 def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings: Config) -> Rung:
@@ -191,8 +194,12 @@ def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings
     if not (place / "report.md").exists():
         more = ["--resume"] if (place / "config.json").exists() else []
         done = call([*words, "--output-dir", str(place), "--quiet", *more])
+        why = done.stderr.strip()
         if done.returncode == 2 and not (place / "metrics.jsonl").exists():
-            return Rung(algorithm, seed, {}, done.stderr.strip())
+            return Rung(algorithm, seed, {}, refused=why)
+        if done.returncode == 2 and why.rpartition("\n")[2].startswith("NotANumber"):
+            tell(f"{name}: lost: {why}", settings)
+            return Rung(algorithm, seed, {}, lost=why)
         refuse_failure(done, name)
     said = judged(place / "eval.json", [str(place)], settings)
     rows = read_metrics(place)
@@ -276,13 +283,15 @@ def told(
     refused: dict[str, str] = {}
     for algorithm in dict.fromkeys(one.algorithm for one in rungs):
         mine = [one for one in rungs if one.algorithm == algorithm]
-        if why := next((one.refused for one in mine if one.refused), ""):
-            refused[algorithm] = why
+        runs = [{"seed": one.seed, **one.said} for one in mine if one.said]
+        if not runs:
+            refused[algorithm] = next(one.refused or one.lost for one in mine)
             continue
         family = catalog.ALGORITHMS[algorithm].target.split(".")[-2]
-        runs = [{"seed": one.seed, **one.said} for one in mine]
-        summary = stats.summary([x for one in runs for x in one["returns"]]).to_json()
-        found.append({"algorithm": algorithm, "family": family, "summary": summary, "runs": runs})
+        centre = stats.nested([one["returns"] for one in runs])
+        summary = {"n": len(runs), "mean": centre.value, "low": centre.low, "high": centre.high}
+        lost = {str(one.seed): one.lost for one in mine if one.lost}
+        found.append({"algorithm": algorithm, "family": family, "summary": summary, "runs": runs, "lost": lost})
     found.sort(key=lambda row: -row["summary"]["mean"])
     return {
         "ladder": ladder.name,

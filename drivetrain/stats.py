@@ -1,6 +1,7 @@
 """How sure a number is: intervals, and whether one policy differs from another.
 
     stats.summary(returns)          mean, deviation, IQM, and a 95% interval of each of the two centres
+    stats.nested([a, b, c])         the mean over trainings, each with returns of its own
     stats.paired(mine, theirs)      "better", "worse" or "no difference shown", on the same seeds
     stats.wilson(successes, trials) a rate
     stats.per(events, exposure)     how often something happens per kilometre or hour
@@ -91,6 +92,26 @@ def mean_interval(values: Values, *, confidence: float = CONFIDENCE, seed: int =
 
 def iqm_interval(values: Values, *, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
     return _bootstrap(values, _middle, confidence, seed)
+
+
+def nested(groups: Sequence[Values], *, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
+    """The mean over groups, as trainings are: drawn anew are the groups first, then the values within each, because values of
+    one group are more alike than those of two. A few groups have a wide interval, however many values they hold."""
+    found = [_checked(values) for values in groups]
+    if not found:
+        raise BadConfig("BadConfig: there is no group to take a mean of")
+    if len(found) == 1:
+        return mean_interval(found[0], confidence=confidence, seed=seed)
+    value = float(np.mean([x.mean() for x in found]))
+    random = np.random.default_rng(seed)
+    drawn = np.empty((RESAMPLES, len(found)))
+    picked = random.integers(len(found), size=drawn.shape)
+    for group, x in enumerate(found):
+        places = picked == group
+        drawn[places] = x[random.integers(len(x), size=(int(places.sum()), len(x)))].mean(axis=1)
+    tail = _widened_tail(confidence, len(found))
+    low, high = np.quantile(drawn.mean(axis=1), (tail, 1 - tail))
+    return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def iqm(values: Values) -> float:

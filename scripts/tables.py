@@ -573,11 +573,10 @@ FEW = {"bc-few": "`bc`", "gail": "`gail`", "gail-random": "`gail`, shown a rando
 
 
 def over_seeds(names: list[str]) -> list[str]:
-    """The mean score over all episodes of all seeds with its interval, and the mean of each seed."""
+    """The mean score over trainings with its interval, and that of each."""
     found = [one for name in names if (one := offline(name))]
-    values = [value for one in found for value in one["scores"]]
     each = ", ".join(f"{one['score']['mean']:.1f}" for one in found)
-    return [within(stats.summary(values).to_json(), "mean", ".1f"), each] if found else []
+    return [within(stats.nested([one["scores"] for one in found]).to_json(), "value", ".1f"), each] if found else []
 
 
 def offline_page() -> str:

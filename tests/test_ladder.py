@@ -1,7 +1,9 @@
 """The ladder: what it trains, whom it names with a reason, what it does not do twice, and what it draws."""
 
 import json
+import subprocess
 import xml.etree.ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -35,10 +37,10 @@ SAID = {
     "rungs": [
         {"algorithm": "ppo", "family": "online_rl", "summary": summary(400, 300, 500),
          "runs": [{"seed": 0, "summary": summary(400, 300, 500), "acted": 2000, "minutes": 1.5,
-                   "command": "drivetrain train ppo"}]},
+                   "command": "drivetrain train ppo"}], "lost": {"1": "NotANumber: loss"}},
         {"algorithm": "bc", "family": "il", "summary": summary(100, None, None),
          "runs": [{"seed": 0, "summary": summary(100, None, None), "acted": 0, "minutes": 0.5,
-                   "command": "drivetrain train bc --dataset data"}]},
+                   "command": "drivetrain train bc --dataset data"}], "lost": {}},
     ],
     "refused": {"sac": "BadConfig: sac needs actions that are numbers"},
     "floors": {"random": summary(20, 10, 30)},
@@ -47,7 +49,7 @@ SAID = {
 
 def test_a_table_says_what_each_cost_and_who_refused():
     lines = table(SAID).splitlines()
-    assert lines[2] == "| `ppo` | by acting | 400.0 (300.0 to 500.0) | 400.0 |  | 2,000 | 1.5 |"
+    assert lines[2] == "| `ppo` | by acting | 400.0 (300.0 to 500.0) | 400.0, seed 1 lost |  | 2,000 | 1.5 |"
     assert lines[3] == "| `bc` | imitation | 100.0 | 100.0 | 1,000 |  | 0.5 |"
     assert lines[4] == "| random |  | 20.0 (10.0 to 30.0) |  |  |  |  |"
     assert lines[-1] == "- `sac`: sac needs actions that are numbers"
@@ -71,6 +73,8 @@ def test_what_ships_names_flags_that_there_are(name):
         _, theirs = config.split_flags(words[2:], config.RunOptions())
         parsed = config.parse(catalog.find("algorithms", algorithm).Config(), theirs, "ladder")
         assert parsed.seed == 0
+        if algorithm == "gail":  # which refuses worlds whose episodes end by themselves
+            assert said.name == "pendulum" or "absorb=" in parsed.env
 
 
 @pytest.mark.parametrize(
@@ -167,6 +171,43 @@ def test_a_ladder_that_was_refused_can_be_mended(tmp_path):
     ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "3"])
     with pytest.raises(UserError, match="was made by other settings"):
         ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "4"])
+
+
+def test_one_training_that_is_lost_does_not_stop_the_others(tmp_path, monkeypatch):
+    """Nor does it stand for its algorithm: the other trainings do."""
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL)
+    once = ladder.call
+
+    def call(words):
+        if words[:2] == ["train", "ppo"] and words[words.index("--seed") + 1] == "0":
+            place = Path(words[words.index("--output-dir") + 1])
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "metrics.jsonl").write_text("")
+            return subprocess.CompletedProcess(words, 2, "", "NotANumber: the loss is nan at step 3; lower --lr")
+        return once(words)
+
+    monkeypatch.setattr(ladder, "call", call)
+    settings = ladder.Config(only="ppo", seeds=2, episodes=1, output_dir=str(tmp_path / "out"))
+    (rung,) = ladder.climb(str(path), settings)["rungs"]
+    assert [run["seed"] for run in rung["runs"]] == [1]
+    assert list(rung["lost"]) == ["0"]
+    assert "seed 0 lost" in (tmp_path / "out" / "ladder.md").read_text()
+
+
+def test_a_few_trainings_have_a_wide_interval_however_many_episodes_each_has():
+    rungs = [
+        ladder.Rung("ppo", seed, {"returns": [value] * 20, "summary": summary(value, None, None)})
+        for seed, value in enumerate((500.0, 500.0, 100.0))
+    ]
+    said = ladder.told(ladder.read_ladder("cartpole"), ladder.Config(), {}, rungs, {})
+    assert (said["rungs"][0]["summary"]["low"], said["rungs"][0]["summary"]["high"]) == (100.0, 500.0)
+
+
+@pytest.mark.parametrize("words", [("--by", "cartpole"), ("--by=cartpole",)])
+def test_the_demonstrator_is_measured_too(words):
+    said = ladder.Ladder("mine", "cartpole", "", words, (), {})
+    assert list(ladder.floor(said)) == ["random", "cartpole"]
 
 
 def test_steps_in_the_world_are_those_that_were_taken_there(tmp_path):

@@ -111,6 +111,38 @@ def test_a_large_sample_is_drawn_in_blocks(monkeypatch):
     assert (parts.low, parts.high) == (whole.low, whole.high)
 
 
+def test_groups_of_like_values_are_as_many_values_as_groups():
+    alike = stats.nested([[500.0] * 20, [500.0] * 20, [100.0] * 20])
+    assert alike.value == pytest.approx(1100 / 3)
+    assert (alike.low, alike.high) == (100.0, 500.0), "of three trainings one may be what the next are"
+    pooled = stats.mean_interval([500.0] * 40 + [100.0] * 20)
+    assert pooled.high - pooled.low < 110
+
+
+def test_groups_that_do_not_differ_are_pooled_nearly():
+    random = np.random.default_rng(0)
+    groups = [random.normal(0, 1, 50) for _ in range(20)]
+    mine, pooled = stats.nested(groups), stats.mean_interval(np.concatenate(groups))
+    assert mine.value == pytest.approx(pooled.value)
+    assert 0.9 < (mine.high - mine.low) / (pooled.high - pooled.low) < 2.2
+
+
+def test_one_group_is_its_own_interval():
+    assert stats.nested([[1.0, 2.0, 4.0]]) == stats.mean_interval([1.0, 2.0, 4.0])
+    with pytest.raises(BadConfig, match="no group"):
+        stats.nested([])
+
+
+@pytest.mark.usefixtures("fewer")
+def test_the_interval_of_eight_groups_covers_the_mean():
+    random = np.random.default_rng(3)
+    hits = 0
+    for i in range(200):
+        centres = random.normal(7, 3, 8)
+        hits += covered(stats.nested([random.normal(centre, 2, 10) for centre in centres], seed=i), 7)
+    assert hits / 200 > 0.9
+
+
 def test_wilson_by_hand():
     said = stats.wilson(8, 10)  # (0.8 + 0.19207 +- 1.95996 * sqrt(0.016 + 0.0096037)) / 1.38415
     assert said.value == 0.8

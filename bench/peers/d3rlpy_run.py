@@ -49,8 +49,8 @@ def algorithm(name: str, width: int, batch_size: int, steps: int) -> Any:
     elif name == "cql":
         config = d3rlpy.algos.CQLConfig(
             **common, actor_encoder_factory=three, critic_encoder_factory=three, actor_learning_rate=1e-4,
-            critic_learning_rate=3e-4, temp_learning_rate=1e-4, alpha_learning_rate=0.0, initial_alpha=1.0, conservative_weight=5.0,
-            n_action_samples=10,
+            critic_learning_rate=3e-4, temp_learning_rate=1e-4, alpha_learning_rate=0.0, initial_alpha=1.0,
+            conservative_weight=5.0, n_action_samples=10,
         )  # fmt: skip
     else:
         raise SystemExit(f"no {name} here")
