@@ -80,7 +80,7 @@ def dream(path: str, config: Config) -> dict[str, Any]:
             f"BadData: no episode is longer than {config.context + config.horizon} steps, the longest has {longest}; "
             "shorten --horizon or --context"
         )
-    said = {"name": path, "env": env, "seeds": list(seeds), "errors": summed(kept, scales(told))}
+    said = {"name": path, "env": env, "seeds": list(seeds), "errors": summed(kept, scales(measured(policy), told))}
     if config.video:
         write_film(Path(config.video), filmed(policy, episodes[config.seed], told[0], config), spec_of(env).fps)
     if config.save:
@@ -98,6 +98,11 @@ def recorded(policy: Dreamer, episode: Episode) -> tuple[Told, Tensor]:
     return {**seen, REWARD: torch.cat([earned[:1] * 0, earned[:-1]])}, policy.world.done(raw)
 
 
+def measured(policy: Dreamer) -> list[str]:
+    """What errors are told of: choices have none."""
+    return [*(key for key in policy.keys if key not in policy.world.choices), REWARD]
+
+
 def followed(policy: Dreamer, seen: Told, done: Tensor, generator: torch.Generator | None) -> State:
     """The states along an episode with eyes open: [T, ...]."""
     first = torch.zeros(1, len(done), dtype=torch.bool)
@@ -110,7 +115,7 @@ def followed(policy: Dreamer, seen: Told, done: Tensor, generator: torch.Generat
 def in_units(policy: Dreamer, state: State) -> Told:
     """What the model tells of a state, as the world would show it; pictures between 0 and 1."""
     told = policy.world.told(state.features)
-    shown = {key: value.clamp(0, 1) if is_image(key) else symexp(value) for key, value in told.items()}
+    shown = {key: told[key].clamp(0, 1) if is_image(key) else symexp(told[key]) for key in measured(policy)[:-1]}
     return {**shown, REWARD: policy.world.reward.mean(state.features)}
 
 
@@ -129,7 +134,7 @@ def open_loop(
         return {}
     states = followed(policy, seen, done, generator)
     state = State(*(part[begins].repeat_interleave(config.draws, 0) for part in states))
-    found: dict[str, dict[str, list[Tensor]]] = {key: {"dreamed": [], "copied": []} for key in seen}
+    found: dict[str, dict[str, list[Tensor]]] = {key: {"dreamed": [], "copied": []} for key in measured(policy)}
     for k in range(1, config.horizon + 1):
         state = policy.world.rssm.dream(state, done[begins + k - 1].repeat_interleave(config.draws, 0), generator)
         for key, told in in_units(policy, state).items():
@@ -141,14 +146,13 @@ def open_loop(
     return {key: {how: torch.stack(rows) for how, rows in both.items()} for key, both in found.items()}
 
 
-def scales(told: Sequence[tuple[Told, Tensor]]) -> dict[str, Tensor]:
+def scales(keys: Sequence[str], told: Sequence[tuple[Told, Tensor]]) -> dict[str, Tensor]:
     """What errors are measured by: the variance of each number; 1 for pictures."""
-    found = {}
-    for key in told[0][0]:
-        values = torch.cat(
-            [seen[key].float().flatten(1) if seen[key].ndim > 1 else seen[key][:, None] for seen, _ in told]
-        )
-        found[key] = torch.ones(1) if is_image(key) else values.var(0, unbiased=False).clamp(min=1e-6)
+    found = {key: torch.ones(1) for key in keys}
+    for key in keys:
+        if not is_image(key):
+            values = torch.cat([seen[key].float().reshape(len(seen[key]), -1) for seen, _ in told])
+            found[key] = values.var(0, unbiased=False).clamp(min=1e-6)
     return found
 
 
@@ -181,10 +185,10 @@ def filmed(policy: Dreamer, episode: Episode, told: tuple[Told, Tensor], config:
         )
         said.append(in_units(policy, state))
         shut.append(closed)
-    both = {key: torch.cat([one[key] for one in said]) for key in seen}
-    pictures = [key for key in seen if is_image(key)]
+    both = {key: torch.cat([one[key] for one in said]) for key in measured(policy)}
+    pictures = [key for key in both if is_image(key)]
     if not pictures:
-        chart = Chart(named(seen, policy.spec), named(both, policy.spec), shut)
+        chart = Chart(named({key: seen[key] for key in both}, policy.spec), named(both, policy.spec), shut)
         return [beside(episode.frames[t], chart(t), closed) for t, closed in enumerate(shut)]
     dreamt = both[pictures[0]]
     return [beside(episode.frames[t], picture(dreamt[t]), closed) for t, closed in enumerate(shut)]

@@ -27,7 +27,10 @@ def table(said: Mapping[str, Any]) -> str:
                 FAMILIES[rung["family"]][0],
                 within(rung["summary"]),
                 ", ".join(
-                    [*(f"{run['summary']['mean']:.1f}" for run in runs), *(f"seed {seed} lost" for seed in rung["lost"])]
+                    [
+                        *(f"{run['summary']['mean']:.1f}" for run in runs),
+                        *(f"seed {seed} lost" for seed in rung["lost"]),
+                    ]
                 ),
                 f"{said['data']['frames']:,}" if uses_data else "",
                 f"{mean([run['acted'] for run in runs]):,.0f}" if any(run["acted"] for run in runs) else "",

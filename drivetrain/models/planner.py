@@ -5,7 +5,8 @@
 There are three ways to search, each with `candidates` times `rounds` plans a step. `shooting` draws them all evenly and takes
 the best. `cem`, the cross-entropy method, draws each round around what the best plans of the last had in common (Chua et al.
 2018); `mppi`, model predictive path integral control, around all of them, weighed by the exponential of what they earn
-(Williams et al. 2017). The last two begin at the rest of the plan made a step before.
+(Williams et al. 2017). The last two begin at the rest of the plan made a step before. What comes after a plan's last step
+counts by what the critic says of where it leads.
 """
 
 from __future__ import annotations
@@ -122,12 +123,13 @@ class Planner:
         return self.policy.to_world(raw), kept, {"raw": raw, "features": now.features}
 
     def earn(self, now: State, plans: Tensor, generator: Generator | None) -> Tensor:
-        """The rewards of dreams, each as far as it is likely that the episode still goes on."""
+        """The rewards of dreams and the worth of where they lead, as far as it is likely that the episode still goes on."""
         count = plans.shape[1]
         state = State(*(part.repeat_interleave(count, 0) for part in now))
-        total, alive = torch.zeros(len(state.deterministic)), torch.ones(len(state.deterministic))
+        total, counts = torch.zeros(len(state.deterministic)), torch.ones(len(state.deterministic))
         for action in plans.flatten(0, 1).unbind(1):
             state = self.world.rssm.dream(state, action, generator)
-            total += alive * self.world.reward.mean(state.features)
-            alive = alive * self.world.goes_on(state.features)[..., 0].sigmoid()
+            total += counts * self.world.reward.mean(state.features)
+            counts = counts * self.policy.gamma * self.world.goes_on(state.features)[..., 0].sigmoid()
+        total += counts * self.policy.critic.mean(state.features)
         return total.unflatten(0, (-1, count))

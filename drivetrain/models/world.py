@@ -103,16 +103,19 @@ class World(nn.Module):
         self.rssm = RSSM(embedded, self.action, size)
         width, hidden = self.rssm.width, size.hidden
         self.tell = nn.ModuleList(
-            Picture(width, f.shape) if is_image(key) else nn.Sequential(Block(width, hidden), nn.Linear(hidden, f.size))
+            Picture(width, f.shape)
+            if is_image(key)
+            else nn.Sequential(Block(width, hidden), nn.Linear(hidden, f.choices or f.size))
             for key, f in ((key, spec.observations[key]) for key in self.keys)
         )
+        self.choices = {key for key in self.keys if spec.observations[key].choices}
         self.reward = Numbers(width, hidden)
         self.goes_on = nn.Sequential(Block(width, hidden), nn.Linear(hidden, 1))
 
     def embed(self, seen: Sample) -> Tensor:
         """[B, T, E]; numbers by their symlog, so that no range is too large."""
         parts = [
-            encoder(seen[key] if is_image(key) else symlog(seen[key]))
+            encoder(seen[key] if is_image(key) or key in self.choices else symlog(seen[key]))
             for key, encoder in zip(self.keys, self.encoders, strict=True)
         ]
         return torch.cat(parts, -1)
@@ -127,13 +130,19 @@ class World(nn.Module):
         return self.rssm.observe(self.embed(seen), before, is_first, state, generator)
 
     def told(self, features: Tensor) -> dict[str, Tensor]:
-        """What it would look like, by the model: numbers by their symlog, pictures between 0 and 1."""
+        """What it would look like, by the model: numbers by their symlog, pictures between 0 and 1, of choices how likely each
+        is against the others (logits)."""
         return {key: tell(features) for key, tell in zip(self.keys, self.tell, strict=True)}
 
     def unlike(self, features: Tensor, seen: Sample) -> Tensor:
         """[B, T], how far what it tells is from what was seen."""
         total: Any = 0
         for key, told in self.told(features).items():
+            if key in self.choices:
+                total = total + F.cross_entropy(told.flatten(0, 1), seen[key].long().flatten(), reduction="none").view(
+                    told.shape[:2]
+                )
+                continue
             wanted = seen[key].float() / 255 if is_image(key) else symlog(seen[key])
             total = total + (told - wanted).square().flatten(2).sum(-1)
         return total
@@ -145,18 +154,27 @@ class Dreamer(nn.Module):
     recurrent = True
     reader = None
 
-    def __init__(self, spec: Spec, network: Network, size: Size, changes: Sequence[Transform] = ()):
+    def __init__(
+        self, spec: Spec, network: Network, size: Size, changes: Sequence[Transform] = (), gamma: float = 0.997
+    ):
         super().__init__()
         if network.memory != "none" or network.backbone:
             raise BadConfig(
                 "BadConfig: a world model has encoders and a memory of its own; leave memory and backbone out"
             )
+        if network.normalise or network.dropout or network.hidden != Network().hidden:
+            raise BadConfig(
+                "BadConfig: a world model takes numbers by their symlog and has heads by --size.hidden; leave "
+                "network.normalise, network.dropout and network.hidden out"
+            )
         self.spec, self.network, self.size, self.transforms = spec, network, size, tuple(changes)
+        self.gamma = gamma  # how much the next step counts in what the critic says
         self.keys = list(spec.observations)
         parts = Driver(spec, network, "categorical" if spec.discrete else "deterministic")  # for its encoders
         encoders = dict(zip(parts.encoded, parts.encoders, strict=True))
         self.world = World(spec, encoders, size)
         self.actor = Actor(self.world.rssm.width, spec, size.hidden)
+        self.critic = Numbers(self.world.rssm.width, size.hidden)  # what a state is worth to the actor
 
     def initial(self, batch_size: int) -> Memory:
         state = self.world.rssm.initial(batch_size)
@@ -199,12 +217,14 @@ class Dreamer(nn.Module):
             "network": asdict(self.network),
             "size": asdict(self.size),
             "transforms": transforms.to_json(self.transforms),
+            "gamma": self.gamma,
         }
 
     @classmethod
     def from_description(cls, said: Mapping[str, Any]) -> Dreamer:
         network, size = from_json(Network, said["network"]), from_json(Size, said["size"])
-        return cls(Spec.from_json(said["spec"]), network, size, transforms.from_json(said["transforms"]))
+        changes = transforms.from_json(said["transforms"])
+        return cls(Spec.from_json(said["spec"]), network, size, changes, said["gamma"])
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Dreamer:

@@ -91,7 +91,8 @@ class Given(torch.nn.Module):
 def given(reward, goes_on=9.0):
     """A model whose next state is the action, told of by hand."""
     torch.manual_seed(0)
-    policy = Dreamer(spec_of("pendulum"), NETWORK, SIZE).eval()
+    policy = Dreamer(spec_of("pendulum"), NETWORK, SIZE, gamma=1.0).eval()
+    policy.critic = Given(lambda features: torch.zeros(len(features)))
     policy.world.rssm.dream = lambda state, action, generator: state._replace(deterministic=action.expand(-1, 16))
     policy.world.reward = Given(lambda features: reward(features[:, 0]))
     policy.world.goes_on = Given(lambda features: torch.full((len(features), 1), goes_on))
@@ -119,6 +120,26 @@ def test_what_comes_after_an_end_earns_nothing():
     assert planner.earn(now, torch.zeros(1, 2, 5, 1), None).tolist() == [[1.0, 1.0]]
     policy.world.goes_on = Given(lambda features: torch.full((len(features), 1), 99.0))
     assert planner.earn(now, torch.zeros(1, 2, 5, 1), None).tolist() == [[5.0, 5.0]]
+
+
+def test_where_a_plan_leads_counts_by_what_the_critic_says():
+    """Rewards 1, 1, 1, of which each counts half the one before; then 16 an eighth, where it is likely that it goes on."""
+    policy = given(lambda x: torch.ones_like(x), goes_on=99.0)
+    policy.gamma, policy.critic = 0.5, Given(lambda features: 16 + 0 * features[:, 0])
+    planner, now = Planner(policy, Plan(how="cem")), policy.world.rssm.initial(1)
+    assert planner.earn(now, torch.zeros(1, 1, 3, 1), None).item() == pytest.approx(1 + 0.5 + 0.25 + 16 / 8)
+    policy.world.goes_on = Given(lambda features: torch.full((len(features), 1), -99.0))
+    assert planner.earn(now, torch.zeros(1, 1, 3, 1), None).item() == pytest.approx(1)
+
+
+def test_what_pays_off_after_the_plan_is_planned_for():
+    """Nothing is earned on the way; the critic likes one place."""
+    policy = given(lambda x: 0 * x)
+    policy.critic = Given(lambda features: -(features[:, 0] + 0.5).square())
+    planner = Planner(policy, Plan(how="cem", horizon=1, candidates=128, rounds=4))
+    seen = {STATE: np.array([[1.0, 0.0, 0.0]], np.float32)}
+    _, _, info = planner.act(seen, planner.initial(1), greedy=True, generator=torch.Generator().manual_seed(0))
+    assert info["raw"].item() == pytest.approx(-0.5, abs=0.1)
 
 
 def test_rewards_of_several_worlds_stay_with_their_world():

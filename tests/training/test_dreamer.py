@@ -1,5 +1,6 @@
 """Dreamer: lambda-returns by hand, what an end is and what a time limit is, and worlds that teach nothing."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from drivetrain.models.driver import Network
 from drivetrain.models.rssm import Size
 from drivetrain.models.world import Bounded, Dreamer, Picture
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, STATE
+from drivetrain.sample import ACTION, INSTRUCTION, STATE, Feature, Spec
 from drivetrain.training.world_model import dreamer
 
 SIZE, NETWORK = Size(16, 3, 4, 16), Network(state_layers=(8,), activation="silu")
@@ -165,3 +166,42 @@ def test_a_model_that_is_told_other_actions_than_were_taken_teaches_nothing(toy_
 
     monkeypatch.setattr(dreamer.Replay, "batch", dealt)
     assert mean(tmp_path / "dealt") < 5 < 6.5 < true
+
+
+def test_an_observation_that_is_a_choice_is_told_as_one():
+    """Each of its five values is another thing to see, and how unlikely the right one was is what is learned from."""
+    spec = Spec(
+        {STATE: Feature((2,)), INSTRUCTION: Feature((), "int64", choices=5), ACTION: Feature((1,), low=-1.0, high=1.0)}
+    )
+    torch.manual_seed(0)
+    world = Dreamer(spec, NETWORK, SIZE).world
+    seen = {STATE: torch.zeros(1, 5, 2), INSTRUCTION: torch.arange(5)[None]}
+    assert len({tuple(row.tolist()) for row in world.embed(seen)[0]}) == 5
+    for part in world.tell:
+        for p in part.parameters():
+            torch.nn.init.zeros_(p)
+    features = torch.zeros(1, 5, world.rssm.width)
+    torch.testing.assert_close(world.unlike(features, seen), torch.full((1, 5), math.log(5)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"warmup": 10}, "--warmup 10 is too few for 2 worlds, say 12 or more"),
+        ({"dream": 0}, "--dream, --length and --train-every must be 1 or more, got 0"),
+        ({"network": replace(NETWORK, normalise=True)}, "leave network.normalise"),
+        ({"network": replace(NETWORK, hidden=(7,))}, "network.hidden out"),
+    ],
+)
+def test_settings_that_would_be_ignored_or_leave_nothing_to_learn_from_are_refused(changes, says, tmp_path):
+    with pytest.raises(BadConfig, match=says):
+        dreamer.train(replace(dreamer.DEBUG, **changes), Run(tmp_path, quiet=True))
+
+
+@pytest.mark.parametrize(("worlds", "every"), [(1, 4), (4, 3), (3, 7)])
+def test_rounds_come_as_often_as_was_said_however_many_worlds(worlds, every, tmp_path, monkeypatch):
+    count = []
+    monkeypatch.setattr(dreamer.Learner, "update", lambda self, batch: count.append(1) or {"loss": torch.zeros(())})
+    settings = replace(dreamer.DEBUG, steps=120, worlds=worlds, train_every=every, warmup=24)
+    dreamer.train(settings, Run(tmp_path, quiet=True))
+    assert abs(len(count) - 96 / every) <= 1 + worlds / every

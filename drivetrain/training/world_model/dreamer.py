@@ -25,8 +25,9 @@ from drivetrain.checkpoint import Randomness
 from drivetrain.data.replay import Replay
 from drivetrain.envs.words import with_options
 from drivetrain.envs.worlds import Worlds, make_worlds
+from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Network
-from drivetrain.models.rssm import Numbers, Size, State, bring_together
+from drivetrain.models.rssm import Size, State, bring_together
 from drivetrain.models.world import Dreamer
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, restart
@@ -75,7 +76,7 @@ class Learner:
 
     def __init__(self, policy: Dreamer, config: Config, random: Randomness):
         self.policy, self.world, self.config, self.random = policy, policy.world, config, random
-        self.critic = Numbers(self.world.rssm.width, config.size.hidden)
+        self.critic = policy.critic
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.model_row = Flat(self.world.parameters())
         self.actor_row, self.critic_row = Flat(policy.actor.parameters()), Flat(self.critic.parameters())
@@ -87,7 +88,7 @@ class Learner:
         self.range = torch.zeros(2)  # the percentiles, followed slowly
 
     def parts(self) -> dict[str, Any]:
-        names = ("policy", "critic", "slow", "model_optimizer", "actor_optimizer", "critic_optimizer")
+        names = ("policy", "slow", "model_optimizer", "actor_optimizer", "critic_optimizer")
         return {**{name: getattr(self, name) for name in names}, "range": self}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -220,12 +221,25 @@ class Explorer:
         self.memory = restart(self.memory, self.start, went.ended)
 
 
+def refuse(config: Config) -> None:
+    """Settings by which there would be nothing to learn from."""
+    if min(config.dream, config.length, config.train_every) < 1:
+        got = f"{config.dream}, {config.length} and {config.train_every}"
+        raise BadConfig(f"BadConfig: --dream, --length and --train-every must be 1 or more, got {got}")
+    if config.warmup < (enough := config.worlds * (config.length + 1)):
+        raise BadConfig(
+            f"BadConfig: learning begins when each world has a window of {config.length} steps; "
+            f"--warmup {config.warmup} is too few for {config.worlds} worlds, say {enough} or more"
+        )
+
+
 def train(config: Config, run: Run) -> Dreamer:
+    refuse(config)
     random = Randomness(config.seed)
     env = with_options(config.env, stack=config.frame_stack) if config.frame_stack > 1 else config.env
     worlds = make_worlds(env, config.worlds)
     spec = worlds.sample_spec
-    policy = Dreamer(spec, config.network, config.size, transforms.bounded_action(spec.action))
+    policy = Dreamer(spec, config.network, config.size, transforms.bounded_action(spec.action), config.gamma)
     learner = Learner(policy, config, random)
     replay = Replay(
         spec, config.capacity, config.worlds, run.folder / "replay", gamma=config.gamma, length=config.length
@@ -237,9 +251,10 @@ def train(config: Config, run: Run) -> Dreamer:
         explorer.step(policy, at_random=step < config.warmup)
         run.log_episodes(step, worlds.finished())
         run.log(step, {"watch/remembered": len(replay)})
-        if step < config.warmup or (step // config.worlds) % max(config.train_every // config.worlds, 1):
+        rounds = step // config.train_every - (step - config.worlds) // config.train_every  # due since the step before
+        if step < config.warmup:
             continue
-        for _ in range(config.updates):
+        for _ in range(config.updates * rounds):
             drawn = {
                 key: torch.from_numpy(value) for key, value in replay.batch(config.batch_size, random.numpy).items()
             }
