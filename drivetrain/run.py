@@ -113,7 +113,7 @@ class Run:
 
     def steps(self, total: int, *, by: int = 1, **parts: Any) -> Iterator[int]:
         """Count from where the last checkpoint left off up to `total`, saving `parts` at every meeting point. One turn of the
-        loop counts for `by` steps, or for as many as `took` was told in it."""
+        loop counts for `by` steps, or for as many as `took` was told in it, which may be more than were left."""
         step = self._restore(parts)
         self._begin_metrics(step)
         self._begin_bar(step, total)
@@ -121,7 +121,7 @@ class Run:
             while step < total:
                 yield step
                 self.fresh = False
-                before, step = step, min(step + (self._took or by), total)
+                before, step = step, step + self._took if self._took else min(step + by, total)
                 self._took = 0
                 self._advance_bar(step - before)
                 if step // self.log_every > before // self.log_every:

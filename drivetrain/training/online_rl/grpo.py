@@ -5,7 +5,8 @@
 
 Shao et al. 2024, as it is done for policies that act (SimpleVLA-RL and others, 2025). There is no value: the members of a group
 begin in the same state, and an episode's advantage at each of its steps is how far its return is from the group's mean, in
-deviations of the group. Groups whose members all returned the same teach nothing and are dropped. All members are played by
+deviations of the group. Groups whose members all returned the same teach nothing and are dropped, and so are those of which a
+member's world broke before its end. All members are played by
 one version of the policy, and what it gave each action is reckoned again by the pass that learns, so that the first ratio is
 exactly 1. Losses are divided by the same number of steps whatever the episodes' lengths, or short failures would count more
 than long ones. The ratio may rise a little further than it may fall. With `--horizon` an episode is cut after so many steps
@@ -15,6 +16,7 @@ and keeps what it returned by then. Policies have no memory here.
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,6 +73,7 @@ class Played(NamedTuple):
     episode: Tensor  # [S], which episode
     returns: np.ndarray  # [G, M]
     lengths: np.ndarray  # [G, M]
+    lost: np.ndarray  # [G, M], whose world broke
 
 
 class Beginnings:
@@ -80,13 +83,16 @@ class Beginnings:
         self.groups, self.members = groups, members
         self.envs = [make_env(env) for _ in range(groups * members)]
         self.sample_spec: Spec = self.envs[0].sample_spec  # type: ignore[attr-defined]
+        waits = getattr(self.envs[0].unwrapped, "waits", False)  # for a server: then all wait together
+        self._each: Any = ThreadPoolExecutor(len(self.envs), thread_name_prefix="world").map if waits else map
 
     def play(self, policy: Driver, seeds: np.ndarray, horizon: int, generator: torch.Generator) -> Played:
         """An episode in each, by chance; `seeds` [G] are of the beginnings."""
         count = len(self.envs)
         each = np.repeat(seeds, self.members)
-        now = [env.reset(seed=int(seed))[0] for env, seed in zip(self.envs, each, strict=True)]
+        now = list(self._each(lambda env, seed: env.reset(seed=int(seed))[0], self.envs, each))
         going, returns, lengths = np.arange(count), np.zeros(count), np.zeros(count, dtype=int)
+        lost = np.zeros(count, dtype=bool)
         seen, done, whose = [], [], []
         while len(going):
             batch = stack([now[i] for i in going])
@@ -95,26 +101,28 @@ class Beginnings:
             done.append(info["raw"])
             whose.append(torch.from_numpy(going.copy()))
             on = np.ones(len(going), dtype=bool)
+            went = list(self._each(lambda i, done: self.envs[i].step(done), going, action))
             for row, i in enumerate(going):
-                now[i], reward, terminated, truncated, _ = self.envs[i].step(action[row])
+                now[i], reward, terminated, truncated, told = went[row]
                 returns[i] += float(reward)
                 lengths[i] += 1
+                lost[i] |= bool(told.get("lost"))
                 on[row] = not (terminated or truncated or lengths[i] == horizon)
             going = going[on]
         observation = {key: torch.cat([step[key] for step in seen]) for key in policy.keys}
-        shape = (self.groups, self.members)
-        return Played(observation, torch.cat(done), torch.cat(whose), returns.reshape(shape), lengths.reshape(shape))
+        whole = [values.reshape(self.groups, self.members) for values in (returns, lengths, lost)]
+        return Played(observation, torch.cat(done), torch.cat(whose), *whole)
 
     def close(self) -> None:
         for env in self.envs:
             env.close()
 
 
-def advantages(returns: np.ndarray, by_deviation: bool) -> tuple[np.ndarray, np.ndarray]:
+def advantages(played: Played, by_deviation: bool) -> tuple[np.ndarray, np.ndarray]:
     """Of each episode [G, M] within its group, and which groups [G] teach anything."""
-    apart = returns - returns.mean(1, keepdims=True)
-    spread = returns.std(1, keepdims=True)
-    teaches = spread[:, 0] > EVEN
+    apart = played.returns - played.returns.mean(1, keepdims=True)
+    spread = played.returns.std(1, keepdims=True)
+    teaches = (spread[:, 0] > EVEN) & ~played.lost.any(1)
     return (apart / np.maximum(spread, EVEN) if by_deviation else apart) * teaches[:, None], teaches
 
 
@@ -151,7 +159,7 @@ def batches(
     policy: Driver, first: Driver | None, played: Played, config: Config, generator: torch.Generator
 ) -> list[Batch]:
     """What was played by groups that teach, in pieces; each with what the policy, as it is, gave its actions."""
-    advantage, teaches = advantages(played.returns, config.by_deviation)
+    advantage, teaches = advantages(played, config.by_deviation)
     told = torch.from_numpy(np.repeat(teaches, config.members))[played.episode]
     rows = told.nonzero().flatten()
     rows = rows[torch.randperm(len(rows), generator=generator)]
@@ -203,6 +211,10 @@ def begin(config: Config, spec: Spec) -> Driver:
     if config.policy:
         policy = start_from(config.policy, spec, config.network)
         same_head(config.policy, policy, config.head)
+        if config.log_std:
+            raise BadConfig(
+                f"BadConfig: --log-std is where a new head begins, and that of {config.policy} stays; leave it out"
+            )
     else:
         policy = build_policy(spec, config.network, head)
         policy.head.net.orthogonal(last_gain=0.01)
@@ -239,7 +251,7 @@ def train(config: Config, run: Run) -> Driver:
         run.log_episodes(step, [Finished(float(total), int(length)) for total, length in ended])
         pieces = batches(policy, first, played, config, random.torch)
         learned = update(policy, flat, optimizer, pieces, config, random.torch) if pieces else {"loss": 0.0}
-        teaches = advantages(played.returns, config.by_deviation)[1]
+        teaches = advantages(played, config.by_deviation)[1]
         run.log(step, {**learned, "watch/dropped": 1 - teaches.mean()})
         if policy.network.normalise:
             policy.observe(played.observation)
