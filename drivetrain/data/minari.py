@@ -39,6 +39,7 @@ OURS = {
     "cartpole": "cartpole",
     "pendulum": "pendulum",
 }
+ENV, CHOICES = "drivetrain_env", "drivetrain_choices"  # what files of ours say besides: the world with its options
 NEAR = 1e-6  # of what follows a step to what D4RL wrote as its next observation, where it did not write the timeouts
 
 
@@ -51,21 +52,28 @@ def open_d4rl(path: str | Path, spec: Spec | None = None) -> Episodes:
     path = Path(path)
     with _opened(path) as file:
         found = {key: _array(file, key, path) for key in KEPT if key != "timeouts"}
-        count = len(found["rewards"])
+        _refuse_lengths(found, path)
         found["timeouts"] = _timeouts(file, found, path)
-    for key, values in found.items():
-        if len(values) != count:
-            raise BadData(f"BadData: {path}: {key} has {len(values)} rows, rewards has {count}; they must be as many")
-    if not count:
-        raise BadData(f"BadData: {path}: rewards has no rows; give a file with at least one step")
+        _refuse_lengths(found, path)
+        said = dict(file.attrs)
     terminated = found["terminals"].reshape(-1).astype(bool)
     last = terminated | found["timeouts"].reshape(-1).astype(bool)
     last[-1] = True
     lengths = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
     observations = {STATE: found["observations"]}
-    env = _ours(path.name.replace("-", "_").split("_")[0])
+    env = _ours(str(said.get(ENV, ""))) or _ours(path.name.replace("-", "_").split("_")[0])
     arrays = _arrays(observations, found["actions"], found["rewards"], terminated, last & ~terminated)
-    return _episodes(arrays, lengths, spec, env, None, path)
+    space = {"n": int(said[CHOICES])} if CHOICES in said else None
+    return _episodes(arrays, lengths, spec, env, space, path)
+
+
+def _refuse_lengths(found: Mapping[str, np.ndarray], path: Path) -> None:
+    count = len(found["rewards"])
+    for key, values in found.items():
+        if len(values) != count:
+            raise BadData(f"BadData: {path}: {key} has {len(values)} rows, rewards has {count}; they must be as many")
+    if not count:
+        raise BadData(f"BadData: {path}: rewards has no rows; give a file with at least one step")
 
 
 def open_minari(root: str | Path, spec: Spec | None = None) -> Episodes:
@@ -80,28 +88,48 @@ def open_minari(root: str | Path, spec: Spec | None = None) -> Episodes:
         raise BadData(f"BadData: {root / METADATA}: got data_format {form}, expected hdf5; convert the set with minari")
     parts: list[dict[str, Any]] = []
     with _opened(path) as file:
-        numbered = {int(name.partition("_")[2]): name for name in file if name.startswith("episode_")}
+        names = (name for name in file if name.startswith("episode_") and name.partition("_")[2].isdigit())
+        numbered = {int(name.partition("_")[2]): name for name in names}
         if len(numbered) != said.get("total_episodes", len(numbered)) or not numbered:
             wanted = said.get("total_episodes", "at least one")
             raise BadData(f"BadData: {path}: got {len(numbered)} episodes, {METADATA} says {wanted}; restore the file")
         for number in sorted(numbered):
             parts.append(_minari_episode(file[numbered[number]], f"{path}: {numbered[number]}"))
     lengths = [len(part[REWARD]) for part in parts]
-    for part, name in zip(parts, numbered, strict=True):
+    for part, name in zip(parts, sorted(numbered), strict=True):
         if part.keys() != parts[0].keys():
             raise BadData(f"BadData: {path}: episode {name} has other keys than the first: {', '.join(part)}")
+        for key, values in part.items():
+            got, wanted = (list(one.shape[1:]) for one in (values, parts[0][key]))
+            if got != wanted:
+                raise BadData(
+                    f"BadData: {path}: {key} of episode {name} is {got}, of the first {wanted}; mend the file"
+                )
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    gym_id = json.loads(said["env_spec"]).get("id", "") if said.get("env_spec") else ""
-    space = json.loads(said["action_space"]) if said.get("action_space") else None
-    env = _ours(gym_id.rpartition("/")[2].partition("-")[0].lower())
+    gym_id = (_described(said, "env_spec", root) or {}).get("id", "")
+    space = _described(said, "action_space", root)
+    env = _ours(str(said.get(ENV, ""))) or _ours(gym_id.rpartition("/")[2].partition("-")[0].lower())
     return _episodes(arrays, np.array(lengths), spec, env, space, path)
+
+
+def _described(said: Mapping[str, Any], key: str, root: Path) -> dict[str, Any] | None:
+    """What the metadata holds as JSON within JSON."""
+    if not said.get(key):
+        return None
+    try:
+        found = json.loads(said[key])
+    except (TypeError, ValueError) as error:
+        raise BadData(f"BadData: {root / METADATA}: {key} is no JSON ({error}); restore it") from error
+    if not isinstance(found, dict):
+        raise BadData(f"BadData: {root / METADATA}: {key} is {found!r}, expected an object; restore it")
+    return found
 
 
 def _minari_episode(group: Any, where: str) -> dict[str, np.ndarray]:
     for key in ("observations", "actions", "rewards", "terminations", "truncations"):
         if key not in group:
             raise BadData(f"BadData: {where}: got no {key}, but {', '.join(group)}; restore the file")
-    rewards = np.asarray(group["rewards"])
+    rewards = _values(group["rewards"], f"{where}: rewards")
     count = len(rewards)
     leaves = _leaves(group["observations"], "", where)
     for name, values in leaves.items():
@@ -110,7 +138,7 @@ def _minari_episode(group: Any, where: str) -> dict[str, np.ndarray]:
             raise BadData(
                 f"BadData: {where}: {said} has {len(values)} rows, expected {count + 1}: one more than rewards"
             )
-    ends = {key: np.asarray(group[key], dtype=bool) for key in ("terminations", "truncations")}
+    ends = {key: _values(group[key], f"{where}: {key}").astype(bool) for key in ("terminations", "truncations")}
     actions = group["actions"]
     if not hasattr(actions, "shape"):
         raise BadData(f"BadData: {where}: actions is a group, expected numbers or one choice; flatten it first")
@@ -119,14 +147,18 @@ def _minari_episode(group: Any, where: str) -> dict[str, np.ndarray]:
             raise BadData(f"BadData: {where}: {key} has {len(values)} rows, rewards has {count}; they must be as many")
     seen = _observations({name: values[:-1] for name, values in leaves.items()})
     return _arrays(
-        seen, np.asarray(actions), rewards, ends["terminations"], ends["truncations"] & ~ends["terminations"]
+        seen,
+        _values(actions, f"{where}: actions"),
+        rewards,
+        ends["terminations"],
+        ends["truncations"] & ~ends["terminations"],
     )
 
 
 def _leaves(thing: Any, name: str, where: str) -> dict[str, np.ndarray]:
     """Every array under it by its path, groups in the order of the file's keys."""
     if hasattr(thing, "shape"):
-        values = np.asarray(thing)
+        values = _values(thing, f"{where}: observations{'/' if name else ''}{name}")
         if values.dtype == object or (values.dtype == np.uint8 and values.ndim == 2 and _is_jpeg(values[0])):
             values = np.stack([_jpeg(row, where) for row in values])
         return {name: values}
@@ -177,8 +209,7 @@ def _episodes(
 ) -> Episodes:
     """With the features of a world of ours where it is one, else with what the arrays tell."""
     _refuse_nan(arrays, lengths, path)
-    if spec is None and env:
-        world = replace(_built(env).sample_spec, env=env)
+    if spec is None and env and (world := _spec_of(env)) is not None:
         fits = {k: (tuple(f.shape), bool(f.choices)) for k, f in world.features.items()}
         mine = {k: (v.shape[1:], v.dtype.kind in "iu" and k == ACTION) for k, v in arrays.items() if k in fits}
         spec = world if fits == mine else None
@@ -225,10 +256,14 @@ def _told(arrays: Mapping[str, np.ndarray]) -> dict[str, Feature]:
 def _action(values: np.ndarray, space: Any, path: Path) -> Feature:
     """By the set's own space where it has one; numbers of a file without are within -1 and 1, as D4RL's all are."""
     if values.dtype.kind in "iu":
+        if space and "n" not in space:
+            raise BadData(
+                f"BadData: {path}: got a space {space.get('type')} of actions, expected one choice; flatten it first"
+            )
         if space and space.get("start", 0):
             raise BadData(f"BadData: {path}: choices begin at {space['start']}, expected 0; number them anew")
         return Feature((), "int64", choices=int(space["n"]) if space else int(values.max()) + 1)
-    if space and space["type"] == "Box":
+    if space and space.get("type") == "Box":
         low, high = (tuple(float(x) for x in np.ravel(space[key])) for key in ("low", "high"))
         if np.isfinite([*low, *high]).all():
             return Feature(values.shape[1:], low=low, high=high)
@@ -236,8 +271,8 @@ def _action(values: np.ndarray, space: Any, path: Path) -> Feature:
 
 
 def _ours(name: str) -> str:
-    """The world of ours that a foreign name means, or none."""
-    return name if name in OURS else ""
+    """The world of ours that a name means, or none."""
+    return name if name.partition(":")[0] in OURS else ""
 
 
 def _timeouts(file: Any, found: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
@@ -249,15 +284,27 @@ def _timeouts(file: Any, found: Mapping[str, np.ndarray], path: Path) -> np.ndar
             f"BadData: {path}: got neither timeouts nor next_observations, one of which says where episodes end; add one"
         )
     after, now = _array(file, "next_observations", path), found["observations"]
+    if after.shape != now.shape:
+        got, wanted = list(after.shape), list(now.shape)
+        raise BadData(f"BadData: {path}: next_observations is {got}, observations {wanted}; they must be alike")
     apart = np.zeros(len(now), dtype=bool)
-    apart[:-1] = np.abs(after[:-1] - now[1:]).reshape(len(now) - 1, -1).max(1) > NEAR
+    if len(now) > 1:
+        apart[:-1] = ~(np.abs(after[:-1] - now[1:]).reshape(len(now) - 1, -1).max(1) <= NEAR)  # NaN is nowhere near
     return apart
 
 
 def _array(file: Any, key: str, path: Path) -> np.ndarray:
     if key not in file or not hasattr(file[key], "shape"):
         raise BadData(f"BadData: {path}: got no {key}, but {', '.join(file)}; D4RL's files have {', '.join(KEPT)}")
-    return np.asarray(file[key])
+    return _values(file[key], f"{path}: {key}")
+
+
+def _values(stored: Any, where: str) -> np.ndarray:
+    """An array of the file, which may be damaged where it lies."""
+    try:
+        return np.asarray(stored)
+    except OSError as error:
+        raise BadData(f"BadData: {where} cannot be read ({error}); fetch or write the file again") from error
 
 
 def _opened(path: Path) -> Any:
@@ -281,6 +328,10 @@ def write_d4rl(data: Episodes, path: str | Path) -> None:
     data.require(STATE, ACTION, REWARD, TERMINATED, TRUNCATED)
     if pictures := [key for key in data.spec.observations if is_image(key)]:
         raise BadData(f"BadData: D4RL's files hold numbers, the data set has {', '.join(pictures)}; write --as minari")
+    if more := [key for key in data.spec.observations if key != STATE]:
+        raise BadData(
+            f"BadData: D4RL's files hold one row of numbers, the data set has {', '.join(more)} too; write --as minari"
+        )
     last = np.zeros(len(data), dtype=bool)
     last[np.cumsum(data.lengths) - 1] = True
     terminated = np.asarray(data.values(TERMINATED))
@@ -297,6 +348,9 @@ def write_d4rl(data: Episodes, path: str | Path) -> None:
     with _h5py().File(half, "w") as file:
         for key, values in columns.items():
             file.create_dataset(key, data=np.asarray(values), compression="gzip")
+        file.attrs[ENV] = data.spec.env
+        if data.spec.discrete:
+            file.attrs[CHOICES] = data.spec.action.choices
     half.replace(path)
 
 
@@ -342,6 +396,7 @@ def write_minari(data: Episodes, root: str | Path, name: str) -> tuple[int, int]
         "observation_space": json.dumps(seen),
         "action_space": json.dumps(_space(data.spec.action)),
         **({"env_spec": env_spec} if (env_spec := _env_spec(data.spec.env)) else {}),
+        ENV: data.spec.env,
     }
     (root / METADATA).write_text(json.dumps(said, indent=1) + "\n")
     return count, steps
@@ -373,6 +428,16 @@ def _env_spec(env: str) -> str:
         return ""
     row = _built(name).spec
     return row.to_json() if row else ""
+
+
+def _spec_of(env: str) -> Spec | None:
+    """The world's, as data sets hold it; none where what it needs is not installed."""
+    from drivetrain.envs.words import spec_of, with_options
+
+    try:
+        return replace(spec_of(with_options(env, stack=1)), env=env)
+    except MissingExtra:
+        return None
 
 
 def _built(env: str) -> Any:

@@ -1,6 +1,7 @@
 """The files of offline reinforcement learning: what is written comes back, what is broken is named, ends stay ends."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,8 +11,8 @@ from drivetrain.cli import main
 from drivetrain.data.minari import is_minari, open_d4rl, open_minari, write_d4rl, write_minari
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import spec_of
-from drivetrain.errors import BadData
-from drivetrain.sample import ACTION, FRONT, REWARD, STATE, TERMINATED, TRUNCATED
+from drivetrain.errors import BadData, MissingExtra
+from drivetrain.sample import ACTION, FRONT, REWARD, STATE, TERMINATED, TRUNCATED, Feature
 from drivetrain.scores import REFERENCE, normalised
 
 
@@ -72,11 +73,60 @@ NAN[5] = np.nan
         ({"rewards": NAN}, "next.reward: episode 1: got NaN or infinity"),
         ({"timeouts": None}, "got neither timeouts nor next_observations"),
         ({"actions": 3 * steps()["actions"]}, "actions of episode 0 leave the bounds of hopper"),
+        ({"timeouts": None, "observations": np.zeros((9, 11))}, "observations has 9 rows, rewards has 10"),
+        (
+            {"timeouts": None, "next_observations": np.zeros((10, 4))},
+            "next_observations is .10, 4., observations .10, 11.",
+        ),
+        ({key: values[:0] for key, values in steps().items()}, "rewards has no rows"),
     ],
 )
 def test_a_broken_file_is_named_by_key_and_episode(changes, says, tmp_path):
     with pytest.raises(BadData, match=says):
         open_d4rl(written(tmp_path / "hopper_broken-v2.hdf5", **changes))
+
+
+def test_a_file_of_one_step_is_an_episode(tmp_path):
+    one = {key: values[:1] for key, values in steps().items()}
+    path = written(
+        tmp_path / "hopper_one-v2.hdf5", **{**one, "timeouts": None, "next_observations": one["observations"]}
+    )
+    assert open_d4rl(path).lengths.tolist() == [1]
+
+
+def test_a_file_that_is_damaged_inside_is_named_by_key(tmp_path):
+    path = tmp_path / "hopper_broken-v2.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, values in steps(2000).items():
+            file.create_dataset(key, data=values, compression="gzip")
+        where = file["observations"].id.get_chunk_info(0).byte_offset
+    whole = bytearray(path.read_bytes())
+    whole[where : where + 40] = bytes(40)
+    path.write_bytes(whole)
+    with pytest.raises(BadData, match="observations cannot be read"):
+        open_d4rl(path)
+
+
+def test_options_of_the_world_and_the_number_of_choices_come_back(tmp_path):
+    first = open_dataset("fake", spec_of("cartpole:repeat=2"))
+    write_d4rl(first, tmp_path / "cartpole_first.hdf5")
+    write_minari(first, tmp_path / "mine", "mine")
+    for again in (open_d4rl(tmp_path / "cartpole_first.hdf5"), open_minari(tmp_path / "mine")):
+        assert again.spec.env == "cartpole:repeat=2"
+    data = open_d4rl(written(tmp_path / "other_first.hdf5", actions=np.zeros(10, np.int64)))
+    data.spec = replace(data.spec, features={**data.spec.features, ACTION: Feature((), "int64", choices=7)})
+    write_d4rl(data, tmp_path / "other_again.hdf5")
+    assert open_d4rl(tmp_path / "other_again.hdf5").spec.action.choices == 7
+
+
+def test_without_its_simulator_a_set_tells_its_own_shape(tmp_path, monkeypatch):
+    from drivetrain.envs import words
+
+    def missing(name):
+        raise MissingExtra("mujoco", "mujoco", "hopper")
+
+    monkeypatch.setattr(words, "spec_of", missing)
+    assert open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")).spec.action.shape == (3,)
 
 
 def test_what_is_no_hdf5_is_one_line(tmp_path):
@@ -124,14 +174,20 @@ def test_pictures_and_choices_there_and_back(tmp_path):
             lambda file: file["episode_0"].__setitem__("observations", np.zeros((4, 11))),
             "expected 5: one more than rewards",
         ),
+        (
+            lambda file: file["episode_1"].__setitem__("observations", np.zeros((3, 4))),
+            r"observation.state of episode 1 is \[4\], of the first \[11\]",
+        ),
     ],
 )
 def test_a_broken_minari_set_is_named_by_key_and_episode(damage, says, tmp_path):
     write_minari(open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")), tmp_path / "mine", "mine")
     with h5py.File(tmp_path / "mine" / "data" / "main_data.hdf5", "a") as file:
-        for key in ("actions", "observations"):
+        for number, key in ((0, "actions"), (0, "observations"), (1, "observations")):
             if says.startswith(key) or ("one more" in says and key == "observations"):
-                del file["episode_0"][key]
+                file[f"episode_{number}"].pop(key)
+            elif "of the first" in says and number:
+                file["episode_1"].pop(key)
         damage(file)
     with pytest.raises(BadData, match=says):
         open_minari(tmp_path / "mine")
