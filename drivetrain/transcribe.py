@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from drivetrain import checkpoint
-from drivetrain.data.card import write_card
+from drivetrain.data.card import refuse_thinned, write_card
 from drivetrain.data.lerobot import Writer
 from drivetrain.data.minari import is_minari, write_d4rl, write_minari
 from drivetrain.data.open import open_dataset
@@ -65,6 +65,10 @@ def recall(config: Recall) -> str:
     run = place.parent.parent
     if (algorithm := read_config(run)["algorithm"]) not in REMEMBER:
         raise BadConfig(f"BadConfig: {config.by} is a run of {algorithm}; give one of {' or '.join(REMEMBER)}")
+    if (reward := read_config(run)["config"].get("reward", "world")) != "world":
+        raise BadConfig(
+            f"BadConfig: {config.by} remembers what {reward} rewarded and ended, not the world; give another run"
+        )
     state = checkpoint.read(place, "replay")
     policy: Any = checkpoint.load_policy(place)
     capacity = read_config(run)["config"]["capacity"]
@@ -100,6 +104,7 @@ def copy(form: str, config: Copy) -> str:
     place = Path(config.output_dir)
     if place.is_file() or is_minari(place):
         raise BadConfig(f"BadConfig: {place} is there already; name another --output-dir, or remove it")
+    refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
     if form == "d4rl":
         if place.suffix not in (".hdf5", ".h5"):
@@ -117,6 +122,7 @@ def subset(config: Subset) -> str:
     if min(config.episodes, config.every) < 1:
         got = f"{config.episodes} and {config.every}"
         raise BadConfig(f"BadConfig: --episodes and --every must be 1 or more, got {got}")
+    refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
     if data.episodes < config.episodes:
         raise BadData(f"BadData: {config.dataset} has {data.episodes} episodes, --episodes asks for {config.episodes}")

@@ -18,8 +18,8 @@ def refuse_thinned(dataset: str) -> None:
         path = Path(part.strip()) / CARD
         if path.is_file() and (every := read_json(path)["made"].get("every", 1)) > 1:
             raise BadData(
-                f"BadData: {part.strip()} has one step in {every}, and what comes of a step is not in it; give a whole set, or "
-                "learn by bc or gail"
+                f"BadData: {part.strip()} has one step in {every}, and what comes before and after a step is not in it; give a "
+                "whole set, or learn by bc or gail from single steps"
             )
 
 

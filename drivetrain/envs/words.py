@@ -222,6 +222,13 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def stack_of(name: str) -> int:
+    """How many observations that env joins into one."""
+    base, options = split_name(name)
+    own = inspect.signature(catalog.find("envs", base)).parameters.get("stack")
+    return int(options.get("stack", own.default if own is not None else 1))
+
+
 def with_options(name: str, **options: Any) -> str:
     """The same env with more options; those given here win."""
     base, had = split_name(name)
@@ -246,12 +253,12 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
     env = build(**options)
     if ours.get("repeat", 1) > 1:
         env = Repeat(env, ours["repeat"])
-    if "absorb" in ours:
-        env = Absorb(env, ours["absorb"])
     if "aim" in ours:
         env = Aim(env, _number(ours["aim"], name))
     if ours.get("stack", 1) > 1:
         env = Stack(env, ours["stack"])
+    if "absorb" in ours:  # outermost: where all is over nothing of before is seen
+        env = Absorb(env, ours["absorb"])
     env.sample_spec = replace(env.sample_spec, env=name)
     return env
 

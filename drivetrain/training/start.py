@@ -34,6 +34,15 @@ def start_from(path: str, spec: Spec, network: Network) -> Driver:
     return policy
 
 
+def unfed(network: Network) -> None:
+    """Refuse running means where nobody would keep them."""
+    if network.normalise:
+        raise BadConfig(
+            "BadConfig: --network.normalise is for ppo and grpo, which keep means of what they meet; leave it out: "
+            "numbers of a data set are normalised by its own"
+        )
+
+
 def same_head(path: str, policy: Driver, head: str) -> None:
     """Refuse a head that is asked for and is not the policy's."""
     if head not in ("auto", policy.head_name):

@@ -10,7 +10,7 @@ import torch
 from drivetrain import catalog, config
 from drivetrain.data.episodes import Episodes
 from drivetrain.envs.rollout import rollout
-from drivetrain.envs.words import make_env, with_options
+from drivetrain.envs.words import make_env, spec_of, with_options
 from drivetrain.errors import BadConfig, SpecMismatch
 from drivetrain.models.decision import Attention, DecisionTransformer
 from drivetrain.models.driver import Network
@@ -210,3 +210,18 @@ def test_uniform_words_weigh_the_log_of_the_choices():
     batch = {STATE: given["sight"], AIM: given["aim"], ACTION: given["done"], dt.STEP: given["step"]}
     batch["valid"] = torch.ones(2, 4, dtype=torch.bool)
     assert dt.losses(policy, batch)["loss/action"].item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+def test_a_set_of_a_world_that_stacks_is_learned_from_single_pictures_and_played_so(tmp_path):
+    policy = trained(replace(dt.DEBUG, env="cartpole-pixels"), tmp_path)
+    policy.spec.require(spec_of(policy.spec.env))
+    assert len(list(rollout(policy, policy.spec.env, [0]))) == 1
+
+
+def test_who_goes_on_looks_back_as_far_as_it_did_before(tmp_path):
+    trained(dt.DEBUG, tmp_path / "first")
+    before = replace(dt.DEBUG, policy=str(tmp_path / "first"), attention=Attention())
+    policy, _ = dt.given(before)
+    assert policy.attention.context == dt.DEBUG.attention.context
+    with pytest.raises(BadConfig, match="which stays"):
+        dt.given(replace(before, attention=Attention(context=9)))

@@ -15,7 +15,7 @@ from drivetrain.envs.words import make_env, spec_of
 from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, OVER, STATE, Feature, Spec
+from drivetrain.sample import ACTION, FRONT, OVER, STATE, Feature, Spec
 from drivetrain.training.il import gail
 
 LEAN = Network(hidden=(), activation="relu")
@@ -103,6 +103,28 @@ def test_an_end_becomes_a_place_where_one_stays():
     seen, _ = absorbing.reset(seed=3)
     assert seen[OVER] == [0]
     assert seen[STATE].any()
+
+
+def test_where_all_is_over_nothing_of_before_is_seen_in_a_stack_either():
+    env = make_env("cartpole:absorb=2,stack=3")
+    env.reset(seed=3)
+    for _ in range(40):
+        seen = env.step(1)[0]
+        assert seen[OVER].shape == (1,)
+        if seen[OVER][0]:
+            break
+    assert seen[STATE].shape == (12,)
+    assert not seen[STATE].any()
+    data = gail.given(replace(gail.DEBUG, env="cartpole:absorb=2,stack=3", generator="ppo"))
+    spec = spec_of("cartpole:absorb=2,stack=3")
+    shown = gail.Demonstrations(data, build_policy(spec, LEAN, "categorical"), spec)
+    pair = gail.Discriminator(build_policy(spec, LEAN, "categorical"), ()).pair(*shown.batch(8, at=0, seed=0))
+    assert pair.shape == (8, 12 + 1 + 2)
+
+
+def test_worlds_that_stack_by_themselves_have_demonstrations_of_single_pictures():
+    data = gail.given(replace(gail.DEBUG, env="cartpole-pixels:absorb=2", generator="ppo"))
+    assert data.spec.observations[FRONT].shape[-1] == 6
 
 
 def test_demonstrations_end_in_that_place_too(toy_worlds):

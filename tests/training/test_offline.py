@@ -165,6 +165,40 @@ def test_cqls_soft_maximum_is_the_logarithm_of_the_integral():
     assert torch.allclose(found, wanted, atol=0.03)
 
 
+def test_cql_is_the_sum_done_by_hand(monkeypatch):
+    """Critics say 2 and 4, their slow copies 3 and 5, the soft maximum is 6 and 9. No entropy is in the targets."""
+
+    class Held(Fixed):
+        def held(self, *given):
+            return self.said
+
+    policy = build_policy(NUMBERS, SMALL, "squashed")
+    settings = cql.Config(network=SMALL, gamma=0.5, conservative=5.0, entropy_share=2.0)
+    learner = cql.Learner(policy, settings, Randomness(0))
+    learner.critics, learner.targets = Held([2.0, 2.0], [4.0, 4.0]), Fixed([5.0, 5.0], [3.0, 3.0])
+    learner.temperature["log_alpha"].data.fill_(math.log(0.25))
+    monkeypatch.setattr(cql, "soft_maximum", lambda *given: torch.tensor([[6.0, 6.0], [9.0, 9.0]]))
+    batch = one_step(terminated=True)
+    found = cql.losses(learner, batch)
+    targets = (1 + 0.5 * 3, 1)
+    assert found["loss/critics"].item() == pytest.approx(sum((said - t) ** 2 for said in (2, 4) for t in targets) / 2)
+    assert found["loss/conservative"].item() == pytest.approx(5 * ((6 - 2) + (9 - 4)))
+    random, seen = Randomness(0), torch.zeros(2, 2)
+
+    @torch.no_grad()
+    def drawn():
+        policy.head(seen).sample_with_log_prob(random.torch)  # in the next state, for the target
+        return policy.head(seen).sample_with_log_prob(random.torch)[1]
+
+    unlikely = drawn()
+    assert found["loss/actor"].item() == pytest.approx(float((0.25 * unlikely - 2).mean()), rel=1e-5)
+    gap = float(unlikely.mean()) - 2.0 * 1
+    assert found["loss/temperature"].item() == pytest.approx(-math.log(0.25) * gap, rel=1e-5)
+    cloning = cql.losses(learner, batch, cloning=True)["loss/actor"].item()
+    likely = policy.head(seen).log_prob(batch["action"]).detach()
+    assert cloning == pytest.approx(float((0.25 * drawn() - likely).mean()), rel=1e-5)
+
+
 def test_cql_with_choices_is_the_sum_done_by_hand():
     chooser = cql.Chooser(build_policy(CHOICES, SMALL, "q"), cql.Config(network=SMALL, gamma=0.5, conservative=2.0))
     batch = one_step(terminated=True) | {"action": torch.tensor([0, 2])}
@@ -229,6 +263,36 @@ def test_from_data_whose_actions_are_dealt_to_other_steps_nothing_is_learned(
     assert luck < 0.7 * 8  # two of three signs
 
 
+OF_NUMBERS = {
+    "iql": iql.Config(steps=1_500, actor_lr=3e-3, expectile=0.9, scale_rewards=False),
+    "td3bc": td3bc.Config(steps=3_000, climb=100.0),
+    "cql": cql.Config(steps=1_000, actor_lr=3e-3, conservative=0.1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", list(OF_NUMBERS))
+def test_from_numbers_that_are_dealt_to_other_steps_nothing_is_learned(algorithm, toy_worlds, tmp_path, monkeypatch):
+    """To do the best of all constants returns -10.7, to do what is shown 0."""
+    import toys
+
+    def dealt(spec):
+        data = toys.open_tried_continuous(spec)
+        data.arrays[ACTION] = data.arrays[ACTION][np.random.default_rng(1).permutation(len(data))]
+        return data
+
+    monkeypatch.setattr(toys, "open_dealt", dealt, raising=False)
+    monkeypatch.setitem(catalog.DATASETS, "dealt", catalog.Entry("toys:open_dealt", "a toy"))
+    env, network = "identity-continuous", Network(hidden=(32, 32), activation="relu")
+    settings = replace(OF_NUMBERS[algorithm], env=env, batch_size=64, lr=3e-3, gamma=0.5, network=network)
+
+    def mean(dataset):
+        policy = trained(algorithm, replace(settings, dataset=dataset), tmp_path / dataset)
+        return np.mean([episode.total for episode in rollout(policy, env, range(50))])
+
+    assert mean("dealt") < -8 < -4 < mean("tried-continuous")
+
+
 @pytest.mark.parametrize(
     ("algorithm", "changes", "says"),
     [
@@ -237,8 +301,11 @@ def test_from_data_whose_actions_are_dealt_to_other_steps_nothing_is_learned(
         (
             "cql",
             {"env": "cartpole", "precision": "bfloat16"},
-            "bfloat16 is for critics of drawn actions, fake has choices",
+            "--precision is for actions that are numbers, fake has choices",
         ),
+        ("cql", {"env": "cartpole", "drawn": 3}, "--drawn is for actions that are numbers"),
+        ("iql", {"network": replace(SMALL, normalise=True)}, "--network.normalise is for ppo and grpo"),
+        ("td3bc", {"network": replace(SMALL, dropout=0.1)}, "network.dropout 0"),
     ],
 )
 def test_what_cannot_be_learned_is_said(algorithm, changes, says, tmp_path):
@@ -294,6 +361,18 @@ def test_a_run_of_the_same_algorithm_brings_its_critics_but_not_its_learning_rat
     assert 7e-5 in [part.lr for part in learner.parts().values() if hasattr(part, "lr")]
     with pytest.raises(BadConfig, match="have other sizes; give the same"):
         trained(algorithm, replace(asked, network=SMALL), tmp_path / "second")
+
+
+def test_who_goes_on_takes_rewards_as_its_critics_know_them(tmp_path):
+    """And acts in the world that is asked for now."""
+    settings = replace(iql.DEBUG, scale_rewards=True)
+    trained("iql", settings, tmp_path / "first")
+    _, data = given(settings, "bounded")
+    assert read(resolve(tmp_path / "first"), "reward_scale")["value"] == data.reward_scale != 1
+    other = replace(settings, policy=str(tmp_path / "first"), env="pendulum:repeat=2")
+    policy, again = given(other, "bounded")
+    assert again.reward_scale == data.reward_scale
+    assert policy.spec.env.startswith("pendulum:repeat=2")
 
 
 def test_half_of_a_batch_is_of_the_data_and_half_is_lived(tmp_path):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from drivetrain import transforms
 from drivetrain.checkpoint import Randomness
+from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import spec_of, with_options
@@ -29,7 +30,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.reader import UNSAID
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, EXPERT_WORDS, Sample, Spec
-from drivetrain.training.start import finished, same_head, start_from
+from drivetrain.training.start import finished, same_head, start_from, unfed
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def tensors(batch: Sample) -> Sample:
 def open_data(config: Config) -> tuple[Episodes, Episodes | None]:
     """The episodes to train on and those held out, in the shape the policy will see."""
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
+    if config.frame_stack > 1:
+        refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, wanted)
     data = data if config.as_done else data.as_meant()
     if not config.held_out:
@@ -117,6 +120,7 @@ def begin(config: Config, data: Episodes) -> Driver:
                 "leave --words out, or begin anew with --backbone"
             )
         return policy
+    unfed(config.network)
     head = ("categorical" if spec.discrete else "deterministic") if config.head == "auto" else config.head
     changes = transforms.from_statistics(spec, data.statistics())
     _refuse_mute(config, config.network)

@@ -25,11 +25,12 @@ from torch.nn import functional as F
 
 from drivetrain import transforms
 from drivetrain.checkpoint import Randomness
+from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes, drawn
 from drivetrain.data.open import open_dataset
 from drivetrain.data.replay import Replay
 from drivetrain.envs.rollout import RandomActor, rollout
-from drivetrain.envs.words import spec_of, split_name, with_options
+from drivetrain.envs.words import spec_of, split_name, stack_of, with_options
 from drivetrain.envs.worlds import Step, Worlds
 from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.models.driver import Driver, Network, build_policy
@@ -249,8 +250,10 @@ def given(config: Config) -> Episodes:
     if config.generator == "sac" and spec_of(config.env).discrete:
         raise BadConfig(f"BadConfig: sac acts by numbers, and {config.env} has choices; add --generator ppo")
     name, options = split_name(config.env)
-    plain = with_options(name, **{key: value for key, value in options.items() if key not in ("absorb", "stack")})
-    data = open_dataset(config.dataset, spec_of(plain)).stack(int(options.get("stack", 1)))
+    plain = with_options(name, **{key: value for key, value in options.items() if key != "absorb"} | {"stack": 1})
+    if (stack := stack_of(config.env)) > 1:
+        refuse_thinned(config.dataset)  # of whose steps those joined do not follow one another
+    data = open_dataset(config.dataset, spec_of(plain)).stack(stack)
     data.require(TERMINATED)
     if "absorb" not in options and not config.ends_too:
         trials = rollout(RandomActor(spec_of(plain)), plain, range(TRIALS))

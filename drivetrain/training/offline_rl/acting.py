@@ -25,7 +25,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver
 from drivetrain.run import Run
 from drivetrain.sample import ACTION
-from drivetrain.training.offline_rl.given import NEAREST
+from drivetrain.training.offline_rl.given import NEAREST, Scale
 
 
 def falling(step: int, config: Any) -> float:
@@ -50,7 +50,8 @@ class Experience:
             self.replay = Replay(spec, slots, 1, run.folder / "replay", gamma=config.gamma)
 
     def parts(self) -> dict[str, Any]:
-        return {"random": self.random, **({"replay": self.replay} if self.replay is not None else {})}
+        kept = {"random": self.random, "reward_scale": Scale(self.data.reward_scale)}
+        return {**kept, **({"replay": self.replay} if self.replay is not None else {})}
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """What to learn from at that step; beyond the first `steps` ones, after a step in the world."""

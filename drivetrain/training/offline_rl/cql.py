@@ -60,6 +60,7 @@ class Config:
 DEBUG = Config(
     dataset="fake", env="pendulum", steps=12, batch_size=8, network=Network(hidden=(16, 16), activation="relu")
 )
+OF_NUMBERS = ("actor_lr", "drawn", "clone", "entropy_share", "precision")
 CHECKPOINT_EVERY = 5_000
 COARSE = "bfloat16"
 PRECISIONS = ("float32", COARSE)
@@ -182,9 +183,11 @@ def train(config: Config, run: Run) -> Driver:
         raise UnknownName("precision", config.precision, PRECISIONS)
     random = Randomness(config.seed)
     policy, data = given(config, "squashed", "q")
-    if policy.spec.discrete and config.precision == COARSE:
+    plain = Config()
+    if policy.spec.discrete and (odd := [n for n in OF_NUMBERS if getattr(config, n) != getattr(plain, n)]):
+        flag = odd[0].replace("_", "-")
         raise BadConfig(
-            f"BadConfig: {COARSE} is for critics of drawn actions, {config.dataset} has choices; leave it out"
+            f"BadConfig: --{flag} is for actions that are numbers, {config.dataset} has choices; leave it out"
         )
     learner = Chooser(policy, config) if policy.spec.discrete else Learner(policy, config, random)
     go_on(learner.parts(), config.policy, "cql")

@@ -23,13 +23,13 @@ from drivetrain.checkpoint import Randomness
 from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import VALID, Episodes
 from drivetrain.data.open import open_dataset
-from drivetrain.envs.words import aimed, spec_of, with_options
+from drivetrain.envs.words import aimed, spec_of, stack_of, with_options
 from drivetrain.errors import BadConfig, SpecMismatch
 from drivetrain.models.decision import Attention, DecisionTransformer
 from drivetrain.models.driver import Driver, Network
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, AIM, REWARD, Sample
-from drivetrain.training.start import finished, start_from
+from drivetrain.training.start import finished, start_from, unfed
 
 STEP = "step"  # of its episode, from 0
 
@@ -73,6 +73,7 @@ def with_aims(data: Episodes) -> Episodes:
 
 def given(config: Config) -> tuple[DecisionTransformer, Episodes]:
     """The policy, in the shape of its data and asking for `aim`, and the data."""
+    unfed(config.network)
     env = with_options(config.env, stack=1) if config.env else ""
     refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, spec_of(env) if env else None)
@@ -85,13 +86,20 @@ def given(config: Config) -> tuple[DecisionTransformer, Episodes]:
         ) from None
     shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
     where = config.env or data.spec.env
-    data.spec = replace(data.spec, features=shown, env=with_options(where, aim=f"{wanted:.6g}") if where else "")
+    single = {"stack": 1} if where and stack_of(where) > 1 else {}  # it remembers by itself
+    where = with_options(where, **single, aim=f"{wanted:.6g}") if where else ""
+    data.spec = replace(data.spec, features=shown, env=where)
     data = with_aims(data)
     if config.policy:
         started = start_from(config.policy, data.spec, config.network)
         if not isinstance(started, DecisionTransformer):
             raise SpecMismatch(
                 f"SpecMismatch: {config.policy} is no Decision Transformer; start from a run of dt, or anew"
+            )
+        if config.attention not in (Attention(), started.attention):
+            raise BadConfig(
+                f"BadConfig: --attention is {config.attention}, and that of {config.policy} {started.attention}, which stays; "
+                "leave it out"
             )
         started.spec = data.spec
         return started, data
@@ -132,7 +140,7 @@ def train(config: Config, run: Run) -> Driver:
     for step in run.steps(config.steps, policy=policy, optimizer=optimizer, random=random):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min((step + 1) / max(config.warmup, 1), 1.0)
-        batch = tensors(data.batch(config.batch_size, at=step, seed=config.seed, length=config.attention.context))
+        batch = tensors(data.batch(config.batch_size, at=step, seed=config.seed, length=policy.attention.context))
         parts = losses(policy, batch)
         optimizer.zero_grad()
         parts["loss/action"].backward()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drivetrain import transforms
-from drivetrain.checkpoint import load, resolve
+from drivetrain.checkpoint import load, read, read_manifest, resolve
 from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
@@ -20,7 +20,7 @@ from drivetrain.envs.words import spec_of, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.models.driver import Driver, build_policy
 from drivetrain.run import read_config
-from drivetrain.training.start import start_from
+from drivetrain.training.start import start_from, unfed
 
 NEAREST = 1 - 1e-5  # to the bounds of an action: a squashed density is infinite there
 RANGE = 1000.0  # of the data's returns, where rewards are scaled
@@ -29,6 +29,11 @@ RANGE = 1000.0  # of the data's returns, where rewards are scaled
 def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tuple[Driver, Transitions]:
     """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; with a head for
     actions that are numbers, and one for choices."""
+    unfed(config.network)
+    if config.network.dropout:
+        raise BadConfig(
+            "BadConfig: offline learning needs network.dropout 0: targets would be of other networks; leave it out"
+        )
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
     refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, wanted).stack(config.frame_stack)
@@ -43,12 +48,13 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
                 f"BadConfig: a policy with the head {head!r} is needed, {config.policy} has {policy.head_name!r}; "
                 "start from another, or anew"
             )
+        policy.spec = replace(policy.spec, env=spec.env or policy.spec.env)
     else:
         changes = transforms.from_statistics(spec, data.statistics())
         policy = build_policy(spec, config.network, head, changes)
     if policy.recurrent:
         raise BadConfig("BadConfig: single steps teach no memory; leave --network.memory out, or use --frame-stack")
-    scale = reward_scale(data) if config.scale_rewards else 1.0
+    scale = (brought_scale(config.policy) or reward_scale(data)) if config.scale_rewards else 1.0
     steps = Transitions(data, policy.transforms, scale)
     if not spec.discrete:
         steps.action = steps.action.clamp(-NEAREST, NEAREST).float()
@@ -71,6 +77,26 @@ def go_on(parts: Mapping[str, Any], path: str, algorithm: str) -> None:
         ) from error
     for part, rate in rates:  # of this run, not of that
         part.lr = rate
+
+
+class Scale:
+    """A part of checkpoints: by how much rewards were multiplied, for critics know them so."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value = state["value"]
+
+
+def brought_scale(path: str) -> float:
+    """That of the run to go on from; 0 where there is none."""
+    if not path or "reward_scale.json" not in read_manifest(resolve(path))["files"]:
+        return 0.0
+    return float(read(resolve(path), "reward_scale")["value"])
 
 
 def reward_scale(data: Episodes) -> float:

@@ -26,7 +26,7 @@ from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
-from drivetrain.training.start import start_from
+from drivetrain.training.start import start_from, unfed
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ def train(config: Config, run: Run) -> Driver:
 
 
 def _new(config: Config, worlds: Worlds) -> Driver:
+    unfed(config.network)
     return build_policy(worlds.sample_spec, config.network, "q")
 
 
