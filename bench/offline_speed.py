@@ -65,7 +65,9 @@ def theirs(name: str, data: Path, steps: int) -> list[float]:
 
 
 def rates(side: str, seconds: list[float]) -> dict[str, float]:
-    return {f"{side}_per_s": 1 / statistics.median(seconds), f"{side}_whole_per_s": len(seconds) / sum(seconds)}
+    """Of the middle one, two by two: td3bc's policy learns at every second update."""
+    both = [first + second for first, second in zip(seconds[::2], seconds[1::2], strict=False)]
+    return {f"{side}_per_s": 2 / statistics.median(both), f"{side}_whole_per_s": len(seconds) / sum(seconds)}
 
 
 def main() -> int:
