@@ -6,7 +6,8 @@
 
 Exit status 0 where it is fit to teach, 3 where it is not. The page (audit.md) has the verdict, the numbers beside those of
 judges that nobody should trust, a scatter plot, and the worst cases as pictures. Frames are scenes in any state; only those of
-the held-out share of all pictures are used, told by their pixels, so that none equals one that a stage here was trained on.
+the held-out share of all pictures are used, told by their pixels, so that none equals one that a stage here was trained on (as
+long as neither was told another --held-out; a judge that was audited on more may not teach).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from drivetrain.rewards import audit as auditing
 from drivetrain.rewards.formula import formula
 from drivetrain.rewards.sheet import Sheet
 from drivetrain.rewards.vlm import captioned, open_answerer
-from drivetrain.training.judged import Judging, picture_of, record_of, sheet_for
+from drivetrain.training.judged import HELD_OUT, Judging, picture_of, record_of, sheet_for
 from drivetrain.training.pretrain import UNSEEN
 
 WORST = 6
@@ -41,7 +42,7 @@ class Config:
     sheet: str = ""  # what it is asked: a .toml file, or one that ships; empty is named after the env
     prompt: str = ""  # another wording of the sheet's one question
     frames: int = 400
-    held_out: float = 0.1  # the share of all pictures that no stage here was trained on
+    held_out: float = HELD_OUT  # the share of all pictures that no stage here was trained on
     seed: int = 0  # of the frames
     dtype: str = "float32"  # of the weights: float32, bfloat16 or float16
     device: str = "cpu"  # cpu or cuda

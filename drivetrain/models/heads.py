@@ -146,7 +146,7 @@ class Beta:
         return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
 
     def log_prob(self, action: Tensor) -> Tensor:
-        share = (action + 1) / 2
+        share = (action.clamp(-1 + 1e-6, 1 - 1e-6) + 1) / 2  # at a bound it is 0 or beyond all numbers
         density = (self.alpha - 1) * share.log() + (self.beta - 1) * (-share).log1p() - self._log_normaliser()
         return (density - math.log(2)).sum(-1)
 

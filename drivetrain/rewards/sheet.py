@@ -92,6 +92,10 @@ class Sheet:
                 f"BadConfig: --prompt rewords a sheet of one question, this has {', '.join(self.ask)}; edit it"
             )
         ((name, ask),) = self.ask.items()
+        if ask.way == "similarity":
+            raise BadConfig(
+                "BadConfig: --prompt rewords a question, and similarity has goal and baseline; edit the sheet"
+            )
         return replace(self, ask={name: replace(ask, prompt=prompt)})
 
 

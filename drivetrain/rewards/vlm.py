@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,8 +33,9 @@ from drivetrain.models.hub import companion, read_config, weights, where
 from drivetrain.models.vlm import VLM, load_vlm
 from drivetrain.rewards.sheet import Ask, Sheet
 
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|(?<![\w.])\.\d+)")
 MOST_TOKENS = 12
+VERSION = 2  # of how answers are got and read: those kept by another are not taken
 RATINGS = range(1, 11)
 BATCH = 32  # frames that go through a model at once
 LEGACY = {
@@ -59,6 +61,7 @@ class Answerer(Protocol):
 
 def number_in(text: str) -> float:
     """The first number of a text; NaN where there is none."""
+    text = text.replace("\N{MINUS SIGN}", "-")
     found = NUMBER.search(re.sub(r"(?<=[-+.\d])\s+(?=[.\d])", "", text))
     return float(found[0]) if found else float("nan")
 
@@ -169,9 +172,13 @@ class Guess:
     name: str = "random"
 
     def __call__(self, ask: Ask, frames: np.ndarray, truth: np.ndarray | None) -> list[Answer]:
-        low, high = ask.numbers if ask.way in ("number", "expected", "rating") else (0, 1)
-        shares = [int(digest(frame, ask.prompt)[:8], 16) / 0xFFFFFFFF for frame in frames]
-        return [Answer(f"{low + share * (high - low):.2f}", low + share * (high - low)) for share in shares]
+        low, high = {"number": ask.numbers, "expected": ask.numbers, "rating": (RATINGS[0], RATINGS[-1])}.get(
+            ask.way, (0, 1)
+        )
+        shares = [(int(digest(frame, ask.prompt)[:8], 16) + 1) / 0x100000000 for frame in frames]
+        values = [low + share * (high - low) for share in shares]
+        values = [math.log(value) for value in values] if ask.way == "log_yes" else values
+        return [Answer(f"{value:.2f}", value) for value in values]
 
     def fingerprint(self) -> str:
         return self.name
@@ -212,7 +219,10 @@ class Shuffled:
 def open_answerer(name: str, *, dtype: str = "float32", device: str = "cpu") -> Answerer:
     kind, _, rest = name.partition(":")
     if kind == "constant":
-        value = number_in(rest)
+        try:
+            value = float(rest)
+        except ValueError:
+            value = float("nan")
         if not np.isfinite(value):
             raise BadConfig(f"BadConfig: a constant judge says a number, got {name!r}; write constant:45")
         return Constant(value)
@@ -250,7 +260,7 @@ def of_weights(model: torch.nn.Module) -> str:
     """A hash of a model's parameters."""
     found = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(p.shape)}".encode())
+        found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
         found.update(p.detach().flatten()[:4096].float().cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 
@@ -315,8 +325,8 @@ class Judge:
         first: int = 10,
     ):
         self.sheet, self.answerer = sheet, answerer
-        repeats = isinstance(answerer, Shuffled)
-        self.cache = Cache(cache, answerer.fingerprint()) if cache is not None and not repeats else None
+        at_once = isinstance(answerer, Shuffled | Truth | Constant | Guess)  # and some not by the picture alone
+        self.cache = Cache(cache, f"{VERSION}-{answerer.fingerprint()}") if cache is not None and not at_once else None
         self.samples, self.first = samples, first
         self.reward, self.ends = sheet.formula("reward"), sheet.formula("ends")
         self.frames = self.asked = self.remembered = self.unread = 0

@@ -79,6 +79,11 @@ class Adam:
             maximize=False,
         )
 
+    def forget(self) -> None:
+        """Begin anew, as if it had met no gradient yet."""
+        for value in (self.mean, self.square, self.steps):
+            value.zero_()
+
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self.mean, "square": self.square, "steps": self.steps, "lr": self.lr}
 

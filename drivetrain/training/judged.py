@@ -28,6 +28,7 @@ from drivetrain.rewards.vlm import Answerer, Judge, open_answerer
 from drivetrain.sample import Sample, is_image
 
 SOURCES = ("world", "vlm")
+HELD_OUT = 0.1  # the share of all pictures that no stage here trains on, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def worlds_for(env: str, count: int, config: Any, folder: Path) -> Worlds:
     sheet = sheet_for(judging, env)
     if split_name(env)[0].partition("-")[0] != sheet.env:
         raise BadConfig(f"BadConfig: the sheet judges {sheet.env}, the env is {env}; give another --judge.sheet")
+    if told := {"aim", "absorb"} & set(split_name(env)[1]):
+        raise BadConfig(
+            f"BadConfig: {min(told)} in {env} shows the learner what the world rewards or ends, which must stay hidden where a "
+            "judge rewards; leave it out"
+        )
     answerer = open_answerer(judging.backbone, dtype=judging.dtype, device=judging.device)
     if not judging.anyway:
         refuse_unfit(sheet, answerer, judging)
@@ -95,12 +101,20 @@ def refuse_unfit(sheet: Sheet, answerer: Answerer, config: Judging) -> None:
     more = f" --sheet {config.sheet}" if config.sheet else ""
     more += f" --prompt {config.prompt!r}" if config.prompt else ""
     more += f" --dtype {config.dtype}" if config.dtype != "float32" else ""
+    more += f" --device {config.device}" if config.device != "cpu" else ""
     if not path.is_file():
         raise BadConfig(
             f"BadConfig: nobody knows whether {answerer.name} can judge {sheet.env}; audit it first: drivetrain audit "
             f"--backbone {config.backbone} --env {sheet.env}{more} (or say --judge.anyway)"
         )
-    said = json.loads(path.read_text())["verdict"]
+    record = json.loads(path.read_text())
+    if record["settings"]["held_out"] > HELD_OUT:
+        share = f"{record['settings']['held_out']:.0%}"
+        raise BadConfig(
+            f"BadConfig: {answerer.name} was audited on {share} of all pictures, of which it may have been trained on all but "
+            f"{HELD_OUT:.0%}; audit it anew without --held-out"
+        )
+    said = record["verdict"]
     if not said["fit"]:
         raise BadConfig(
             f"BadConfig: {answerer.name} was found unfit to judge {sheet.env}: {said['why'][0]}; see {path.parent}, take "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from drivetrain.checkpoint import load_policy, resolve
 from drivetrain.errors import BadCheckpoint, BadConfig
@@ -22,6 +22,7 @@ def start_from(path: str, spec: Spec, network: Network) -> Driver:
             f"BadCheckpoint: {resolve(path)} holds {type(policy).__name__}, which cannot be trained further"
         )
     policy.spec.require(spec)
+    policy.spec = replace(policy.spec, env=spec.env or policy.spec.env)  # where it is trained now
     plain = Network()
     for name in (f.name for f in fields(Network) if f.name not in FOR_OTHERS):
         asked, has = getattr(network, name), getattr(policy.network, name)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from drivetrain.cli import main
+from drivetrain.data import minari
 from drivetrain.data.minari import is_minari, open_d4rl, open_minari, write_d4rl, write_minari
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.words import spec_of
@@ -120,12 +121,10 @@ def test_options_of_the_world_and_the_number_of_choices_come_back(tmp_path):
 
 
 def test_without_its_simulator_a_set_tells_its_own_shape(tmp_path, monkeypatch):
-    from drivetrain.envs import words
-
-    def missing(name):
+    def missing(env):
         raise MissingExtra("mujoco", "mujoco", "hopper")
 
-    monkeypatch.setattr(words, "spec_of", missing)
+    monkeypatch.setattr(minari, "_built", missing)
     assert open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")).spec.action.shape == (3,)
 
 
@@ -195,11 +194,11 @@ def test_a_broken_minari_set_is_named_by_key_and_episode(damage, says, tmp_path)
 
 def test_minari_itself_reads_what_we_wrote(tmp_path):
     """Its own reader, where it is installed: it needs jax for this format."""
-    minari = pytest.importorskip("minari")
+    theirs = pytest.importorskip("minari")
     pytest.importorskip("jax")
     write_minari(open_d4rl(written(tmp_path / "hopper_first-v2.hdf5")), tmp_path / "mine", "hopper/mine-v0")
-    theirs = minari.MinariDataset(tmp_path / "mine" / "data")
-    assert [len(episode.rewards) for episode in theirs.iterate_episodes()] == [4, 2, 2]
+    found = theirs.MinariDataset(tmp_path / "mine" / "data")
+    assert [len(episode.rewards) for episode in found.iterate_episodes()] == [4, 2, 2]
 
 
 def test_several_sets_are_one(tmp_path):

@@ -329,7 +329,10 @@ def test_it_trains_its_debug_and_changes_every_weight(name, uninterrupted):
     _, settings = CASES[name]
     after = checkpoint.load_policy(folder)
     oldest = checkpoint.load_policy(folder / "checkpoints" / f"{checkpoint.steps_in(folder)[0]:09d}")
-    assert rows(folder)[-1]["step"] == total(settings)
+    over = (
+        settings.groups * settings.members * settings.horizon if isinstance(settings, grpo.Config) else 1
+    )  # whole episodes
+    assert total(settings) <= rows(folder)[-1]["step"] < total(settings) + over
     assert np.isfinite(rows(folder)[-1]["loss"])
     for (key, new), old in zip(after.named_parameters(), oldest.parameters(), strict=True):
         assert not torch.equal(new, old), f"{key} has not changed"

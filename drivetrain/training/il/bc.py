@@ -24,7 +24,7 @@ from drivetrain.checkpoint import Randomness
 from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes
 from drivetrain.data.open import open_dataset
-from drivetrain.envs.words import spec_of, with_options
+from drivetrain.envs.words import spec_of, split_name, with_options
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.models.reader import UNSAID
@@ -93,7 +93,7 @@ def tensors(batch: Sample) -> Sample:
 def open_data(config: Config) -> tuple[Episodes, Episodes | None]:
     """The episodes to train on and those held out, in the shape the policy will see."""
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
-    if config.frame_stack > 1:
+    if config.frame_stack > 1 or config.network.memory != "none":
         refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, wanted)
     data = data if config.as_done else data.as_meant()
@@ -105,6 +105,10 @@ def open_data(config: Config) -> tuple[Episodes, Episodes | None]:
 
 def begin(config: Config, data: Episodes) -> Driver:
     env = config.env or data.spec.env
+    if config.env and (asked := int(split_name(config.env)[1].get("stack", config.frame_stack))) != config.frame_stack:
+        raise BadConfig(
+            f"BadConfig: --env stacks {asked} observations, --frame-stack {config.frame_stack}; say the same"
+        )
     shown = {key: f for key, f in data.spec.features.items() if not key.startswith(("expert.", "privileged."))}
     spec = replace(data.spec, features=shown, env=with_options(env, stack=config.frame_stack) if env else "")
     sentences = data.spec.features[EXPERT_WORDS].names if EXPERT_WORDS in data.spec.features else ()

@@ -23,6 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 from drivetrain.checkpoint import Randomness
+from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import Episodes, together
 from drivetrain.data.lerobot import Writer, open_lerobot
 from drivetrain.envs.rollout import Actor, rollout
@@ -168,6 +169,8 @@ def prepared(config: Config, run: Run) -> tuple[Episodes, Episodes | None, Round
         rounds = Rounds(config, config.env, folder)
         rounds.play(0, rounds.expert)
         given = str(rounds.place(0))
+    if config.frame_stack > 1 or config.network.memory != "none":
+        refuse_thinned(given)
     learn, held_out = bc.open_data(replace(cloning(config), dataset=given, frame_stack=1))
     env = config.env or learn.spec.env
     if not env:

@@ -48,7 +48,6 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
                 f"BadConfig: a policy with the head {head!r} is needed, {config.policy} has {policy.head_name!r}; "
                 "start from another, or anew"
             )
-        policy.spec = replace(policy.spec, env=spec.env or policy.spec.env)
     else:
         changes = transforms.from_statistics(spec, data.statistics())
         policy = build_policy(spec, config.network, head, changes)

@@ -26,7 +26,7 @@ from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
-from drivetrain.training.start import start_from, unfed
+from drivetrain.training.start import finished, start_from, unfed
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def train(config: Config, run: Run) -> Driver:
     worlds = worlds_for(config.env, config.worlds, config, run.folder)
     if not worlds.sample_spec.discrete:
         raise BadConfig(f"BadConfig: dqn needs actions that are choices, {config.env} has numbers; use sac or ppo")
-    policy = start_from(config.policy, worlds.sample_spec, config.network) if config.policy else _new(config, worlds)
+    policy = begin(config, worlds)
     target = copy.deepcopy(policy).requires_grad_(False)
     flat = Flat(policy.parameters())
     optimizer = Adam(flat, config.lr)
@@ -160,12 +160,25 @@ def train(config: Config, run: Run) -> Driver:
             loss = learn(policy, target, flat, optimizer, replay, config, random)
             run.log(step, {"loss": loss, "explore": explorer.epsilon(step)})
     worlds.close()
-    return policy
+    return finished(policy, run)
 
 
-def _new(config: Config, worlds: Worlds) -> Driver:
+def begin(config: Config, worlds: Worlds) -> Driver:
     unfed(config.network)
-    return build_policy(worlds.sample_spec, config.network, "q")
+    if config.network.dropout:
+        raise BadConfig("BadConfig: dqn needs network.dropout 0: its targets would be of other networks; leave it out")
+    if config.train_every % config.worlds:
+        got = f"{config.train_every} and {config.worlds}"
+        raise BadConfig(f"BadConfig: --train-every must be a multiple of --worlds, got {got}")
+    if not config.policy:
+        return build_policy(worlds.sample_spec, config.network, "q")
+    policy = start_from(config.policy, worlds.sample_spec, config.network)
+    if policy.head_name != "q":
+        raise BadConfig(
+            f"BadConfig: dqn needs a policy with the head 'q', {config.policy} has {policy.head_name!r}; "
+            "start from a run of dqn"
+        )
+    return policy
 
 
 def learn(
@@ -201,6 +214,6 @@ def learn(
             optimizer.step()
             total += found["loss/value"].detach()
         if config.prioritised:
-            errors = found["error"].view(config.batch_size, -1).abs().amax(1)
+            errors = (found["error"].view(config.batch_size, -1) * batch["valid"]).abs().amax(1)
             replay.reprioritise(drawn["index"], errors.numpy())
     return total / config.updates

@@ -330,6 +330,15 @@ def _refuse(config: Config, policy: Driver) -> None:
         raise BadConfig(
             f"BadConfig: --anchor needs a policy without memory whose head is categorical or gaussian, got {got}"
         )
+    if policy.head_name in ("deterministic", "q"):
+        raise BadConfig(
+            f"BadConfig: ppo needs a policy that draws its actions, the head {policy.head_name!r} does not; take gaussian, "
+            "beta, squashed or categorical, or a policy trained with one"
+        )
+    if config.log_std and policy.head_name != "gaussian":
+        raise BadConfig(f"BadConfig: --log-std is of a gaussian head, this one is {policy.head_name}; leave it out")
+    if config.freeze and config.network.normalise and not config.policy:
+        raise BadConfig("BadConfig: --freeze keeps the normaliser as it is, and a new one knows nothing; leave one out")
     if config.freeze and policy.recurrent:
         raise BadConfig("BadConfig: --freeze is for policies without memory; leave it out")
 
@@ -367,6 +376,8 @@ def update(
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout; returns the parts of the last gradient step."""
     warming, first = step < config.value_warmup, True
+    if config.value_warmup <= step < config.value_warmup + config.rollout * config.worlds:
+        optimizer.forget()  # of the policy it has met zeros alone, and would take too large steps
     for batch in minibatches(data, config, policy.recurrent, generator):
         parts = losses(policy, value, batch, config, clip, warming)
         if not warming and (first or config.target_kl):

@@ -27,7 +27,7 @@ from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
-from drivetrain.training.start import start_from, unfed
+from drivetrain.training.start import finished, start_from, unfed
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def train(config: Config, run: Run) -> Driver:
             parts = learner.update(tensors(replay.batch(config.batch_size, random.numpy), config, random))
         run.log(step, {"loss": parts["loss/critics"] + parts["loss/actor"], **parts})
     worlds.close()
-    return policy
+    return finished(policy, run)
 
 
 def begin(config: Config, worlds: Worlds) -> Driver:
