@@ -139,6 +139,15 @@ def test_beta_stays_inside_and_finite_at_its_edges():
     assert torch.isfinite(extreme.log_prob(drawn)).all()
 
 
+def test_beta_can_be_taught_what_lies_at_its_bounds():
+    alpha = torch.full((3, 1), 2.0, requires_grad=True)
+    (slope,) = torch.autograd.grad(
+        Beta(alpha, alpha.detach()).log_prob(torch.tensor([[-1.0], [1.0], [0.0]])).sum(), alpha
+    )
+    assert torch.isfinite(slope).all()
+    assert slope[1] > 0 > slope[0]
+
+
 def test_a_categorical_far_from_even_is_finite():
     chances = Categorical(torch.tensor([[1000.0, 0.0, -1000.0]]))
     assert float(chances.log_prob(torch.tensor([2]))) == -2000

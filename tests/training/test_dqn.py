@@ -161,3 +161,10 @@ def test_the_target_network_is_renewed_by_steps(toy_worlds, tmp_path):
 def test_actions_that_are_numbers_are_refused(tmp_path):
     with pytest.raises(BadConfig, match="use sac or ppo"):
         trained(replace(dqn.DEBUG, env="pendulum"), tmp_path)
+
+
+def test_settings_that_would_count_wrongly_or_learn_from_others_are_refused(toy_worlds, tmp_path):
+    with pytest.raises(BadConfig, match="must be a multiple of --worlds"):
+        trained(replace(dqn.DEBUG, worlds=3, train_every=16), tmp_path / "one")
+    with pytest.raises(BadConfig, match=r"network\.dropout 0"):
+        trained(replace(dqn.DEBUG, network=replace(dqn.DEBUG.network, dropout=0.1)), tmp_path / "other")

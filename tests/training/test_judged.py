@@ -133,10 +133,23 @@ def settings(folder, **judge):
     return replace(dqn.DEBUG, reward="vlm", judge=Judging(**said))
 
 
-def audited(folder, answerer, fit):
+def audited(folder, answerer, fit, held_out=0.1):
     path = record_of(SHEET, answerer, folder / "audits")
-    path.mkdir(parents=True)
-    (path / "audit.json").write_text(json.dumps({"verdict": {"fit": fit, "why": [] if fit else ["it is blind"]}}))
+    path.mkdir(parents=True, exist_ok=True)
+    verdict = {"fit": fit, "why": [] if fit else ["it is blind"]}
+    (path / "audit.json").write_text(json.dumps({"verdict": verdict, "settings": {"held_out": held_out}}))
+
+
+def test_an_audit_on_pictures_that_may_have_been_trained_on_counts_for_nothing(tmp_path):
+    audited(tmp_path, Truth(), fit=True, held_out=0.5)
+    with pytest.raises(BadConfig, match="was audited on 50% of all pictures"):
+        worlds_for("cartpole", 1, settings(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("option", ["aim=500", "absorb=5"])
+def test_what_would_tell_the_worlds_own_reward_or_end_is_refused(option, tmp_path):
+    with pytest.raises(BadConfig, match="must stay hidden"):
+        worlds_for(f"cartpole:{option}", 1, settings(tmp_path, anyway=True), tmp_path)
 
 
 def test_who_was_not_audited_or_found_unfit_may_not_teach(tmp_path):

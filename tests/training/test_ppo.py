@@ -369,6 +369,41 @@ def test_what_an_anchor_or_a_freeze_needs_is_said(changes, says, toy_worlds, tmp
         trained(replace(ppo.DEBUG, **{"env": "identity", "network": SMALL, **changes}), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"head": "deterministic", "env": "identity-continuous"}, "a policy that draws its actions"),
+        ({"head": "q"}, "a policy that draws its actions"),
+        ({"log_std": -1.0}, "--log-std is of a gaussian head, this one is categorical"),
+        ({"freeze": True, "network": replace(SMALL, normalise=True)}, "a new one knows nothing"),
+    ],
+)
+def test_what_could_not_learn_or_would_be_ignored_is_refused(changes, says, toy_worlds, tmp_path):
+    with pytest.raises(BadConfig, match=says):
+        trained(replace(ppo.DEBUG, **{"env": "identity", "network": SMALL, **changes}), tmp_path)
+
+
+def test_who_goes_on_acts_where_it_is_trained_now(tmp_path):
+    trained(replace(ppo.DEBUG, env="cartpole", network=SMALL), tmp_path / "first")
+    after = trained(
+        replace(ppo.DEBUG, env="cartpole:repeat=2", network=SMALL, policy=str(tmp_path / "first")), tmp_path / "second"
+    )
+    assert after.spec.env == "cartpole:repeat=2"
+
+
+def test_the_first_steps_after_a_warm_up_are_no_larger_than_any_first_step(toy_worlds, tmp_path, monkeypatch):
+    """Adam's memory of the zeros it met by then would make them several times as large."""
+    begun = []
+    monkeypatch.setattr(Adam, "forget", lambda self, forget=Adam.forget: begun.append(int(self.steps)) or forget(self))
+    start = replace(ppo.DEBUG, env="identity", network=SMALL)
+    trained(start, tmp_path / "first")
+    assert not begun
+    settings = replace(start, policy=str(tmp_path / "first"), steps=3 * start.batch, value_warmup=start.batch)
+    trained(settings, tmp_path / "warm")
+    assert len(begun) == 1
+    assert begun[0] > 0
+
+
 def test_dropout_is_refused(tmp_path):
     with pytest.raises(BadConfig, match="dropout"):
         trained(replace(ppo.DEBUG, network=replace(SMALL, dropout=0.1)), tmp_path)

@@ -376,7 +376,7 @@ def update(
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout; returns the parts of the last gradient step."""
     warming, first = step < config.value_warmup, True
-    if config.value_warmup <= step < config.value_warmup + config.rollout * config.worlds:
+    if 0 < config.value_warmup <= step < config.value_warmup + config.batch:
         optimizer.forget()  # of the policy it has met zeros alone, and would take too large steps
     for batch in minibatches(data, config, policy.recurrent, generator):
         parts = losses(policy, value, batch, config, clip, warming)
