@@ -169,6 +169,11 @@ class Run:
         for name, value in values.items():
             self._window[name].append(value)
 
+    def log_totals(self, step: int, values: dict[str, float]) -> None:
+        """Numbers that have been added up since the run began: the last of a log interval is written, not their mean."""
+        for name, value in values.items():
+            self._window[name] = [value]
+
     def log_episodes(self, step: int, episodes: Sequence[Any]) -> None:
         """The returns and lengths of episodes that ended in training."""
         for episode in episodes:

@@ -59,6 +59,13 @@ def test_strides_meet_at_the_first_step_past_each_multiple(tmp_path):
     assert checkpoint.steps_in(tmp_path) == [21, 30]
 
 
+def test_of_totals_the_last_of_an_interval_is_written(tmp_path):
+    run = run_in(tmp_path)
+    for step in run.steps(8, counter=Counter()):
+        run.log_totals(step, {"judge/frames": 10.0 * (step + 1)})
+    assert [row["judge/frames"] for row in rows(tmp_path)] == [40, 80]
+
+
 def test_a_row_is_the_mean_over_its_interval_and_intervals_end_at_checkpoints(tmp_path):
     go(run_in(tmp_path), total=12)
     found = rows(tmp_path)

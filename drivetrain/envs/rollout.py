@@ -1,7 +1,8 @@
 """Episodes, one after another: the one function that collects, evaluates and films.
 
 An episode is a function of the env's name, its seed and who acts: its world is built for it and thrown away after it, so
-neither the episodes before it nor how many run side by side leave a trace in it.
+neither the episodes before it nor how many run side by side leave a trace in it, as long as who acts draws nothing. Who draws
+does so from one generator, in the order in which the worlds come.
 """
 
 from __future__ import annotations

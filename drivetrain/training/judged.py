@@ -25,6 +25,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.rewards.formula import formula
 from drivetrain.rewards.sheet import Sheet, open_sheet
 from drivetrain.rewards.vlm import Answerer, Judge, open_answerer
+from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image
 
 SOURCES = ("world", "vlm")
@@ -82,6 +83,13 @@ def worlds_for(env: str, count: int, config: Any, folder: Path) -> Worlds:
 def taught_by(worlds: Worlds) -> dict[str, Any]:
     """The judge, as a part of what a checkpoint holds."""
     return {"judge": worlds.judge} if isinstance(worlds, JudgedWorlds) else {}
+
+
+def log_judge(worlds: Worlds, run: Run, step: int) -> None:
+    """What the judge made of the worlds, and what it has done so far."""
+    if isinstance(worlds, JudgedWorlds):
+        run.log(step, worlds.watched())
+        run.log_totals(step, worlds.judge.counts())
 
 
 def hidden(env: str, visible: bool) -> str:
@@ -174,9 +182,9 @@ class JudgedWorlds(Worlds):
         return {name: np.broadcast_to(found(**together), len(facts)) for name, found in known.items()}
 
     def watched(self) -> dict[str, float]:
-        """What to log of the judge: the return by its own measure, and what it has done so far."""
+        """The return by the judge's own measure, of episodes that ended since it was asked last."""
         told, self.told = self.told, []
-        return {**({"judged/return": float(np.mean(told))} if told else {}), **self.judge.counts()}
+        return {"judged/return": float(np.mean(told))} if told else {}
 
 
 def picture_of(sheet: Sheet, env: Any, observation: Sample) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_the_judge_says_when_it_is_over_and_a_new_episode_begins():
     (finished,) = judged.finished()
     assert finished.total == finished.length == steps  # of the true reward, for the report
     said = judged.watched()
-    assert said["judge/frames"] == steps
+    assert judged.judge.counts()["judge/frames"] == steps
     assert said["judged/return"] < steps
 
 

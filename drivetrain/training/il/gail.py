@@ -283,7 +283,14 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
     policy = sac.begin(settings, worlds)
     learner = sac.Learner(policy, settings, random)
     contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec, stays(config)), random)
-    replay = Replay(worlds.sample_spec, settings.capacity, config.worlds, run.folder / "replay", gamma=config.gamma)
+    replay = Replay(
+        worlds.sample_spec,
+        settings.capacity,
+        config.worlds,
+        run.folder / "replay",
+        gamma=config.gamma,
+        keep=run.keep + 1,
+    )
     explorer = sac.Explorer(worlds, replay, settings, random)
     kept = {**learner.parts(), **contest.parts(), "replay": replay, "random": random}
     for step in run.steps(config.steps, by=config.worlds, **kept):

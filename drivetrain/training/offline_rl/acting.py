@@ -47,7 +47,7 @@ class Experience:
             self.worlds = make_worlds(policy.spec.env, 1)
             policy.spec.require(self.worlds.sample_spec)
             spec, slots = self.worlds.sample_spec, 2 * config.acting + 4  # an end has a slot of its own
-            self.replay = Replay(spec, slots, 1, run.folder / "replay", gamma=config.gamma)
+            self.replay = Replay(spec, slots, 1, run.folder / "replay", gamma=config.gamma, keep=run.keep + 1)
 
     def parts(self) -> dict[str, Any]:
         kept = {"random": self.random, "reward_scale": Scale(self.data.reward_scale)}

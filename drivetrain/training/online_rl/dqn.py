@@ -25,7 +25,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
+from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
 from drivetrain.training.start import finished, start_from, unfed
 
 
@@ -138,6 +138,7 @@ def train(config: Config, run: Run) -> Driver:
         config.worlds,
         run.folder / "replay",
         gamma=config.gamma,
+        keep=run.keep + 1,
         n_step=config.n_step,
         length=config.length if policy.recurrent else 1,
         priority=config.priority if config.prioritised else None,
@@ -150,8 +151,7 @@ def train(config: Config, run: Run) -> Driver:
             explorer.rebuild(policy, step)
         explorer.walk(policy, step, config.train_every // config.worlds)
         run.log_episodes(step, worlds.finished())
-        if isinstance(worlds, JudgedWorlds):
-            run.log(step, worlds.watched())
+        log_judge(worlds, run, step)
         after = step + config.train_every
         if after // config.target_every > step // config.target_every:
             target.load_state_dict(policy.state_dict())

@@ -35,7 +35,7 @@ from drivetrain.models.heads import ValueHead
 from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
+from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
 from drivetrain.training.start import finished, same_head, start_from
 
 
@@ -313,8 +313,7 @@ def train(config: Config, run: Run) -> Driver:
         optimizer.lr = config.lr * left
         data = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
-        if isinstance(worlds, JudgedWorlds):
-            run.log(step, worlds.watched())
+        log_judge(worlds, run, step)
         run.log(step, update(policy, value, flat, optimizer, data, config, config.clip * left, step, random.torch))
         if policy.network.normalise and not config.freeze:
             policy.observe({key: x.flatten(0, 1) for key, x in data.observation.items()})

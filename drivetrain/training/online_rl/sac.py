@@ -26,7 +26,7 @@ from drivetrain.models.heads import TwinQ
 from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.judged import JudgedWorlds, Judging, taught_by, worlds_for
+from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
 from drivetrain.training.start import finished, start_from, unfed
 
 
@@ -195,6 +195,7 @@ def train(config: Config, run: Run) -> Driver:
         config.worlds,
         run.folder / "replay",
         gamma=config.gamma,
+        keep=run.keep + 1,
         n_step=config.n_step,
         length=config.length if policy.recurrent else 1,
     )
@@ -205,8 +206,7 @@ def train(config: Config, run: Run) -> Driver:
             explorer.rebuild(policy, step)
         explorer.step(policy, at_random=step < config.warmup and not config.policy)
         run.log_episodes(step, worlds.finished())
-        if isinstance(worlds, JudgedWorlds):
-            run.log(step, worlds.watched())
+        log_judge(worlds, run, step)
         if step < config.warmup:
             continue
         for _ in range(config.updates):

@@ -242,7 +242,13 @@ def train(config: Config, run: Run) -> Dreamer:
     policy = Dreamer(spec, config.network, config.size, transforms.bounded_action(spec.action), config.gamma)
     learner = Learner(policy, config, random)
     replay = Replay(
-        spec, config.capacity, config.worlds, run.folder / "replay", gamma=config.gamma, length=config.length
+        spec,
+        config.capacity,
+        config.worlds,
+        run.folder / "replay",
+        gamma=config.gamma,
+        length=config.length,
+        keep=run.keep + 1,
     )
     explorer = Explorer(worlds, replay, config, random)
     for step in run.steps(config.steps, by=config.worlds, **learner.parts(), replay=replay, random=random):
