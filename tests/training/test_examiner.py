@@ -122,7 +122,6 @@ EASY = {
             gamma=0.5,
             judge_lr=3e-3,
             judge_hidden=(32,),
-            judge_every=4,
             ppo=gail.Ppo(rollout=32, epochs=8, minibatch=64, lr=1e-2),
             network=TINY,
         ),

@@ -91,7 +91,7 @@ class Config:
     judge_batch: int = 256  # pairs of either side per step of the discriminator
     judge_every: int = 1  # steps in each world between its steps; of ppo it takes them after each rollout
     judge_hidden: tuple[int, ...] = (256, 256)
-    penalty: float = 10.0  # weight of the gradient penalty, which keeps its slope near 1
+    penalty: float = 1.0  # weight of the gradient penalty, which keeps its slope near 1; DAC's is 10
     sac: Sac = field(default_factory=Sac)
     ppo: Ppo = field(default_factory=Ppo)
     network: Network = field(default_factory=lambda: Network(hidden=(256, 256), activation="relu"))
