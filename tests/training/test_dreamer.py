@@ -165,7 +165,7 @@ def test_a_model_that_is_told_other_actions_than_were_taken_teaches_nothing(toy_
         return {**found, ACTION: deal.permuted(found[ACTION], axis=0)}
 
     monkeypatch.setattr(dreamer.Replay, "batch", dealt)
-    assert mean(tmp_path / "dealt") < 5 < 6.5 < true
+    assert mean(tmp_path / "dealt") < 5.6 < 6.5 < true  # two of three signs, at most
 
 
 def test_an_observation_that_is_a_choice_is_told_as_one():
