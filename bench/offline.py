@@ -39,15 +39,8 @@ ENVS = ("hopper", "halfcheetah")
 MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 40_000}, {"hopper": 300_000, "halfcheetah": 100_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
-CLONE = [
-    "--head",
-    "deterministic",
-    "--lr",
-    "3e-4",
-    "--held-out",
-    "0",
-    "--as-done",
-]  # from all that the others learn from
+# from all that the others learn from
+CLONE = ["--head", "deterministic", "--lr", "3e-4", "--held-out", "0", "--as-done"]
 CLONE += [*SIZE, "--network.activation", "relu"]
 FLAGS = {
     "bc": ["--steps", "50000", *CLONE],
