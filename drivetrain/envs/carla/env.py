@@ -240,7 +240,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         self.world.set_weather(getattr(carla.WeatherParameters, name))
         self.populate(random)
         self.take_place(random, route.between(self.map, listed.places) if listed else None)
-        self.advance()  # a TrafficManager forgets whom it does not find in the world
+        self.tick_world()  # a TrafficManager forgets whom it does not find in the world
         self.look_around()
         self.mount()
         self.applied, self.speed_mps = np.zeros(3, np.float32), 0.0
@@ -258,7 +258,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.ego = self.spawn()
             if self.ego is not None:
                 return
-            self.advance()
+            self.tick_world()
         raise BadConfig(f"BadConfig: no free place to begin at in {self.map.name}; ask for less traffic")
 
     def open_eyes(self) -> None:
@@ -314,7 +314,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
             self.world.freeze_all_traffic_lights(True)
         if self.traffic and self.server.ours:
             for _ in range(int(random.integers(MOST_WARM_TICKS))):
-                self.advance()
+                self.tick_world()
         elif self.traffic:
             self.others = self.managed(random)
 
@@ -342,7 +342,7 @@ class CarlaEnv(gym.Env[Sample, Any]):
         if len(found) < self.traffic:
             print(f"{self.map.name} has room for {len(found)} others, {self.traffic} were asked for", file=sys.stderr)
         self.ours += [actor.id for actor in found]
-        self.advance()  # as in `begin`
+        self.tick_world()  # as in `begin`
         for actor in found:
             actor.set_autopilot(True, manager.get_port())
         return found
@@ -454,14 +454,14 @@ class CarlaEnv(gym.Env[Sample, Any]):
         steer, throttle, brake = (float(v) for v in action)
         self.ego.apply_control(carla.VehicleControl(throttle=throttle, steer=steer, brake=brake))
 
-    def advance(self) -> int:
+    def tick_world(self) -> int:
         """One tick of the world: its frame's number."""
         with self.alarm or contextlib.nullcontext():
             frame: int = self.world.tick(server.ANSWER_S)
         return frame
 
     def tick(self, last: bool = True, wait_s: float = server.ANSWER_S) -> None:
-        frame = self.advance()
+        frame = self.tick_world()
         self.snapshot = self.world.get_snapshot()
         me = self.snapshot.find(self.ego.id)
         if me is None:
