@@ -633,7 +633,7 @@ def offline_page() -> str:
             if name.partition("-")[0] in LEARNERS:
                 middle = (statistics.median(turn[side] for turn in found["turns"]) for side in sides)
                 times = f"{found['times_as_fast']:.2f} ({found['from']:.2f} to {found['to']:.2f})"
-                rows.append([f"`{name.replace('-', ' --precision ')}`", *(f"{value:.0f}" for value in middle), times])
+                rows.append([f"`{name.replace('-', ' --precision ')}`", *(f"{value:.3g}" for value in middle), times])
         said = (
             "Updates a second beside d3rlpy 2.8.1: the same sizes, one thread each, in turns; a turn's middle update."
         )
