@@ -35,7 +35,7 @@ SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
 WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is a matter of hours of one slow core
 SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
 SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "20000"]
-ENVS = {"hopper": ["--worlds", "4", "--updates", "2"], "halfcheetah": []}  # Hopper's player learns half as often as it steps
+ENVS = {"hopper": ["--worlds", "4", "--updates", "2"], "halfcheetah": []}  # Hopper: half as many updates as steps
 MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 40_000}, {"hopper": 400_000, "halfcheetah": 100_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
