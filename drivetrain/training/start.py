@@ -44,6 +44,12 @@ def unfed(network: Network) -> None:
         )
 
 
+def undropped(network: Network, who: str, why: str) -> None:
+    """Refuse dropout where what is learned is compared with a second look of the same network."""
+    if network.dropout:
+        raise BadConfig(f"BadConfig: {who} needs network.dropout 0: {why}; leave it out")
+
+
 def same_head(path: str, policy: Driver, head: str) -> None:
     """Refuse a head that is asked for and is not the policy's."""
     if head not in ("auto", policy.head_name):

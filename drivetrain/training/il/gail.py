@@ -40,7 +40,7 @@ from drivetrain.sample import ACTION, OVER, TERMINATED, Sample, Spec
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.offline_rl.given import taken
 from drivetrain.training.online_rl import ppo, sac
-from drivetrain.training.start import finished
+from drivetrain.training.start import finished, undropped
 
 GENERATORS = ("sac", "ppo")
 REWARDS = ("both", "positive", "negative")
@@ -245,8 +245,7 @@ def given(config: Config) -> Episodes:
             raise UnknownName(name, value, known)
     if config.network.memory != "none":
         raise BadConfig("BadConfig: gail's policy has no memory; leave --network.memory out, or use stack=4 in the env")
-    if config.network.dropout:
-        raise BadConfig("BadConfig: gail needs network.dropout 0; leave it out")
+    undropped(config.network, "gail", "its judge would see other networks than act")
     if config.generator == "sac" and spec_of(config.env).discrete:
         raise BadConfig(f"BadConfig: sac acts by numbers, and {config.env} has choices; add --generator ppo")
     name, options = split_name(config.env)

@@ -20,7 +20,7 @@ from drivetrain.envs.words import spec_of, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.models.driver import Driver, build_policy
 from drivetrain.run import read_config
-from drivetrain.training.start import start_from, unfed
+from drivetrain.training.start import start_from, undropped, unfed
 
 NEAREST = 1 - 1e-5  # to the bounds of an action: a squashed density is infinite there
 RANGE = 1000.0  # of the data's returns, where rewards are scaled
@@ -30,10 +30,7 @@ def given(config: Any, of_numbers: str, of_choices: str = "categorical") -> tupl
     """By what a config says of `dataset`, `env`, `policy`, `frame_stack`, `scale_rewards` and `network`; with a head for
     actions that are numbers, and one for choices."""
     unfed(config.network)
-    if config.network.dropout:
-        raise BadConfig(
-            "BadConfig: offline learning needs network.dropout 0: targets would be of other networks; leave it out"
-        )
+    undropped(config.network, "offline learning", "targets would be of other networks")
     wanted = spec_of(with_options(config.env, stack=1)) if config.env else None
     refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, wanted).stack(config.frame_stack)

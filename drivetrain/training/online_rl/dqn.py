@@ -26,7 +26,7 @@ from drivetrain.run import Run
 from drivetrain.sample import restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
-from drivetrain.training.start import finished, start_from, unfed
+from drivetrain.training.start import finished, start_from, undropped, unfed
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,7 @@ def train(config: Config, run: Run) -> Driver:
 
 def begin(config: Config, worlds: Worlds) -> Driver:
     unfed(config.network)
-    if config.network.dropout:
-        raise BadConfig("BadConfig: dqn needs network.dropout 0: its targets would be of other networks; leave it out")
+    undropped(config.network, "dqn", "its targets would be of other networks")
     if config.train_every % config.worlds:
         got = f"{config.train_every} and {config.worlds}"
         raise BadConfig(f"BadConfig: --train-every must be a multiple of --worlds, got {got}")

@@ -32,7 +32,7 @@ from drivetrain.models.driver import Driver, Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import Spec
 from drivetrain.training.flat import Adam, Flat
-from drivetrain.training.start import finished, same_head, start_from
+from drivetrain.training.start import finished, same_head, start_from, undropped
 
 EVEN = 1e-6  # a group whose returns differ by no more is dropped
 
@@ -201,8 +201,7 @@ def update(
 
 def begin(config: Config, spec: Spec) -> Driver:
     head = ("categorical" if spec.discrete else "gaussian") if config.head == "auto" else config.head
-    if config.network.dropout:
-        raise BadConfig("BadConfig: grpo needs network.dropout 0: dropout makes the first ratio differ from 1")
+    undropped(config.network, "grpo", "dropout makes the first ratio differ from 1")
     if config.groups < 1 or config.members < 2:
         got = f"{config.groups} and {config.members}"
         raise BadConfig(f"BadConfig: grpo needs one group or more of two members or more, got {got}")

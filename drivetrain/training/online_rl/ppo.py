@@ -36,7 +36,7 @@ from drivetrain.run import Run
 from drivetrain.sample import Memory, Sample, restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
-from drivetrain.training.start import finished, same_head, start_from
+from drivetrain.training.start import finished, same_head, start_from, undropped
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,7 @@ def _rows(data: Rollout, take: Any, memory: Memory) -> Rollout:
 
 
 def train(config: Config, run: Run) -> Driver:
-    if config.network.dropout:
-        raise BadConfig("BadConfig: ppo needs network.dropout 0: dropout makes the first ratio differ from 1")
+    undropped(config.network, "ppo", "dropout makes the first ratio differ from 1")
     random = Randomness(config.seed)
     worlds = worlds_for(config.world, config.worlds, config, run.folder)
     policy, value = begin(config, worlds)

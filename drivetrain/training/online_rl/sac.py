@@ -27,7 +27,7 @@ from drivetrain.run import Run
 from drivetrain.sample import Sample, is_image, restart
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.judged import Judging, log_judge, taught_by, worlds_for
-from drivetrain.training.start import finished, start_from, unfed
+from drivetrain.training.start import finished, start_from, undropped, unfed
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,7 @@ def begin(config: Config, worlds: Worlds) -> Driver:
     if worlds.sample_spec.discrete:
         raise BadConfig(f"BadConfig: sac needs actions that are numbers, {config.env} has choices; use dqn or ppo")
     unfed(config.network)
-    if config.network.dropout:
-        raise BadConfig("BadConfig: sac needs network.dropout 0: its targets would be of other networks; leave it out")
+    undropped(config.network, "sac", "its targets would be of other networks")
     if not config.policy:
         return build_policy(worlds.sample_spec, config.network, "squashed")
     policy = start_from(config.policy, worlds.sample_spec, config.network)
