@@ -155,7 +155,7 @@ def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, 
     def part(log: Log) -> dict[str, Any]:
         env = "halfcheetah"
         data = of(log, env, kind)
-        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "60000", *GAIL]
+        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "40000", *GAIL]
         name = f"{algorithm}-{kind}-{seed}"
         return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
 

@@ -616,7 +616,7 @@ def offline_page() -> str:
         if cells := over_seeds(names):
             rows.append([what, *cells])
     if rows:
-        said = "HalfCheetah from every twentieth pair of four expert episodes; GAIL acts for 60,000 steps and sees no reward."
+        said = "HalfCheetah from every twentieth pair of four expert episodes; GAIL acts for 40,000 steps and sees no reward."
         parts += [said, table(["who", "score, 95% interval", "each seed"], rows)]
     rows = [
         [f"`{name}`", within(found["summary"], "mean", ".1f")]
