@@ -1,8 +1,10 @@
 """Products of matrices on the CPU, by whichever library is faster.
 
 PyTorch computes float32 products with MKL, which on AMD processors leaves their wider registers alone; oneDNN takes half
-the time there and is no slower on Intel's, once a product is large enough to repay its overhead. `quicken` lets every
-`nn.Linear` below a module go that way: the same parameters, names and results to the last bits.
+the time there and is no slower on Intel's, once a product is large enough to repay its overhead. Where `processor.use` has
+made oneDNN torch's own way, that is the shorter one still, for it takes transposed matrices as they lie; where it could not,
+products are sent there by hand. `quicken` lets every `nn.Linear` below a module go that way: the same parameters, names and
+results to the last bits.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.
 def large(x: Tensor, transposed: Tensor) -> bool:
     if ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu":
         return False
-    return x.numel() * transposed.shape[0] >= LARGE
+    return x.numel() * transposed.shape[0] >= LARGE and torch.get_float32_matmul_precision() == "highest"
 
 
 def product(x: Tensor, transposed: Tensor) -> Tensor:
