@@ -8,7 +8,7 @@
     ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
     d3rlpy-iql-SEED         the peer on the same set, with as many updates
     acted-ALGORITHM-SEED    iql and td3bc on HalfCheetah go on by acting for 25,000 steps, from what they made of medium-replay
-    gail-SEED, bc-few-SEED  from every twentieth pair of four expert episodes of HalfCheetah; gail-random from a random player's
+    gail-ENV-SEED, bc-few-ENV-SEED   from every twentieth pair of four expert episodes; gail-random from a random player's
     pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
 
 Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which
@@ -36,7 +36,7 @@ WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is
 SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
 SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "20000"]
 ENVS = {"hopper": ["--worlds", "4", "--updates", "2"], "halfcheetah": []}  # Hopper: half as many updates as steps
-MEDIUM, EXPERT = {"hopper": 100_000, "halfcheetah": 40_000}, {"hopper": 400_000, "halfcheetah": 100_000}
+MEDIUM, EXPERT = {"hopper": 140_000, "halfcheetah": 40_000}, {"hopper": 400_000, "halfcheetah": 100_000}
 FEW = ["--episodes", "4", "--every", "20"]
 
 # from all that the others learn from
@@ -51,6 +51,10 @@ FLAGS = {
 }
 GAIL = ["--network.hidden", str(WIDTH), str(WIDTH), "--sac.batch-size", str(BATCH)]
 GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
+WHERE_GAIL = {
+    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2", "--steps", "120000"],
+    "halfcheetah": ["--env", "halfcheetah", "--steps", "40000"],
+}
 
 
 def taught(log: Log, env: str) -> Path:
@@ -149,15 +153,14 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
     return part
 
 
-def from_few(algorithm: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
+def from_few(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     """From few pairs; GAIL acts too, and is rewarded by nobody but its discriminator."""
 
     def part(log: Log) -> dict[str, Any]:
-        env = "halfcheetah"
-        data = of(log, env, kind)
-        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else ["--env", env, "--steps", "40000", *GAIL]
-        name = f"{algorithm}-{kind}-{seed}"
-        return judged(log, log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed)), env)
+        data, name = of(log, env, kind), f"{algorithm}-{kind}-{env}-{seed}"
+        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else [*GAIL, *WHERE_GAIL[env]]
+        run = log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed))
+        return judged(log, run, env)
 
     return part
 
@@ -193,9 +196,9 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     },
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
-    **{f"bc-few-{seed}": from_few("bc", "few", seed) for seed in SEEDS},
-    **{f"gail-{seed}": from_few("gail", "few", seed) for seed in SEEDS},
-    "gail-random": from_few("gail", "few-random", 0),
+    **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
+    **{f"gail-{env}-{seed}": from_few("gail", env, "few", seed) for env in ENVS for seed in SEEDS},
+    "gail-random": from_few("gail", "hopper", "few-random", 0),
     **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
 }
 
