@@ -52,7 +52,7 @@ FLAGS = {
 GAIL = ["--network.hidden", str(WIDTH), str(WIDTH), "--sac.batch-size", str(BATCH)]
 GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
 WHERE_GAIL = {
-    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2", "--steps", "100000"],
+    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2", "--steps", "160000"],
     "halfcheetah": ["--env", "halfcheetah", "--steps", "40000"],
 }
 

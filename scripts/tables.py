@@ -619,7 +619,7 @@ def offline_page() -> str:
                 rows.append([env, what, *cells])
     if rows:
         said = (
-            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: for 100,000 steps of Hopper, or "
+            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: for 160,000 steps of Hopper, or "
             "40,000 of HalfCheetah."
         )
         parts += [said, table(["world", "who", "score, 95% interval", "each seed"], rows)]
