@@ -99,8 +99,12 @@ class Numbers(nn.Module):
         return F.log_softmax(self.net(features), -1)
 
     def mean(self, features: Tensor) -> Tensor:
-        """[...], what it says on average; equal chances on both sides cancel out to exactly 0."""
-        chances, middle = self.net(features).softmax(-1), BINS // 2
+        """[...], what it says on average."""
+        return self.of(self.net(features).softmax(-1))
+
+    def of(self, chances: Tensor) -> Tensor:
+        """[..., K] chances -> [...], the number that they come to; equal ones on both sides cancel out to exactly 0."""
+        middle = BINS // 2
         above: Tensor = chances[..., middle + 1 :] - chances[..., :middle].flip(-1)
         return above @ self.values[middle + 1 :]
 

@@ -171,12 +171,12 @@ def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Ten
     """Of actor and critic, in dreams that begin at these states; what follows an end counts for nothing."""
     world, config = learner.world, learner.config
     features, actions = dreamed(learner, state)
-    said = learner.critic(features[:-1])
+    said = learner.critic(features)
     with torch.no_grad():
         reward = world.reward.mean(features[1:])
         goes_on = world.goes_on(features[1:])[..., 0].sigmoid()
         discount = config.gamma * goes_on
-        values = learner.critic.mean(features)
+        values = learner.critic.of(said.exp())
         returns = lambda_returns(reward, values, discount, config.gae_lambda)
         weight = torch.cat([alive.float().unsqueeze(0), discount[:-1]]).cumprod(0)
         spread = torch.quantile(returns.flatten(), torch.tensor([LOW, HIGH]))
@@ -185,7 +185,7 @@ def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Ten
         slow = learner.slow.mean(features[:-1])
     chances = learner.policy.actor(features[:-1])
     gain = chances.log_prob(actions) * ahead + config.entropy_weight * chances.entropy()
-    unlikely = learner.critic.unlikely(said, returns, slow)
+    unlikely = learner.critic.unlikely(said[:-1], returns, slow)
     return {
         "loss/actor": -(weight * gain).mean(),
         "loss/critic": (weight * unlikely).mean(),
