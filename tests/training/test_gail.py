@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from drivetrain import config
+from drivetrain.checkpoint import Randomness
 from drivetrain.cli import main
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.rollout import rollout
@@ -16,6 +17,7 @@ from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, FRONT, OVER, STATE, Feature, Spec
+from drivetrain.training.flat import Flat
 from drivetrain.training.il import gail
 
 LEAN = Network(hidden=(), activation="relu")
@@ -196,6 +198,32 @@ IDENTITY = gail.Config(
     sac=gail.Sac(warmup=100, batch_size=64, lr=5e-3, actor_lr=5e-3, alpha=0.1),
     network=Network(hidden=(16,), activation="relu"),
 )
+
+
+def test_cloning_beside_walks_towards_the_demonstrations(toy_worlds):
+    torch.manual_seed(0)
+    settings = replace(IDENTITY, dataset="shown-continuous", clone=2.0)
+    spec, data = spec_of(settings.env), gail.given(settings)
+    policy = build_policy(spec, settings.network, "squashed")
+    contest = gail.Contest(settings, policy, gail.Demonstrations(data, policy, spec), Randomness(0))
+    cloning = gail.Cloning(contest, Flat(policy.head.parameters()), 5e-3)
+    apart = [float(cloning.step(at)["loss/clone"]) for at in range(300)]
+    assert apart[-1] < apart[0] / 20
+    contest.config = replace(settings, clone=0.0)
+    assert (cloning.step(0), cloning.parts()) == ({}, {})
+
+
+def test_where_all_is_over_nothing_is_cloned():
+    """The distance is of what was done, also where most of the pairs are ends, where nothing is."""
+    spec = spec_of("pendulum:absorb=2")
+    policy = build_policy(spec, LEAN, "squashed")
+    shown = gail.Demonstrations(open_dataset("fake", spec_of("pendulum")), policy, spec)
+    contest = gail.Contest(gail.DEBUG, policy, shown, Randomness(0))
+    seen = {STATE: torch.zeros(4, 1, 3), OVER: torch.tensor([0.0, 1, 1, 1]).view(4, 1, 1)}
+    shown.batch = lambda size, *, at, seed: (seen, torch.tensor([[0.5], [9.0], [9.0], [9.0]]))
+    features, _ = policy.features(seen, {}, torch.zeros(4, 1, dtype=torch.bool))
+    wanted = (policy.head(features[:1, 0]).mode() - 0.5).square().sum()
+    torch.testing.assert_close(contest.unlike(0), wanted)
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ class Config:
     judge_batch: int = 256  # pairs of either side per step of the discriminator
     judge_every: int = 1  # steps in each world between its steps; of ppo it takes them after each rollout
     judge_hidden: tuple[int, ...] = (256, 256)
+    clone: float = 0.0  # learning rate of cloning the demonstrations beside, as a share of the generator's; 0 does not
     penalty: float = 1.0  # weight of the gradient penalty, which keeps its slope near 1; DAC's is 10
     sac: Sac = field(default_factory=Sac)
     ppo: Ppo = field(default_factory=Ppo)
@@ -105,6 +106,7 @@ DEBUG = Config(
     worlds=2,
     judge_batch=8,
     judge_hidden=(16,),
+    clone=0.5,
     sac=Sac(capacity=400, warmup=32, batch_size=8),
     ppo=Ppo(rollout=8, epochs=2, minibatch=8),
     network=Network(hidden=(16, 16), activation="relu"),
@@ -232,6 +234,35 @@ class Contest:
     def reward(self, seen: Sample, action: Tensor) -> Tensor:
         return self.judge.reward(seen, action, self.config.reward)
 
+    def unlike(self, at: int) -> Tensor:
+        """How far the policy is from what the demonstrator did, where something was to be done."""
+        shown, done = self.demonstrations.batch(self.config.judge_batch, at=at, seed=self.config.seed + 1)
+        features, _ = self.policy.features(shown, {}, torch.zeros(len(done), 1, dtype=torch.bool))
+        chances = self.policy.head(features[:, 0])
+        apart = -chances.log_prob(done) if self.policy.spec.discrete else (chances.mode() - done).square().sum(-1)
+        meant = 1 - shown[OVER].view(-1) if OVER in shown else torch.ones_like(apart)
+        return (apart * meant).sum() / meant.sum().clamp(min=1)
+
+
+class Cloning:
+    """A step towards the demonstrations after each of the discriminator's, where `clone` asks for it: with few pairs neither a
+    clone nor a contest comes far alone. (Jena et al. 2020 add up both losses; an Adam of its own needs no common scale.)"""
+
+    def __init__(self, contest: Contest, row: Flat, lr: float):
+        self.contest, self.row = contest, row
+        self.optimizer = Adam(row, contest.config.clone * lr)
+
+    def parts(self) -> dict[str, Any]:
+        return {"clone_optimizer": self.optimizer} if self.contest.config.clone else {}
+
+    def step(self, at: int) -> dict[str, Tensor]:
+        if not self.contest.config.clone:
+            return {}
+        loss = self.contest.unlike(at)
+        self.row.backward(loss)
+        self.optimizer.step()
+        return {"loss/clone": loss.detach()}
+
 
 def stays(config: Config) -> int:
     """Steps that an episode goes on after an end, where ends are places where one stays."""
@@ -291,7 +322,8 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         keep=run.keep + 1,
     )
     explorer = sac.Explorer(worlds, replay, settings, random)
-    kept = {**learner.parts(), **contest.parts(), "replay": replay, "random": random}
+    cloning = Cloning(contest, learner.actor_row, settings.actor_lr)
+    kept = {**learner.parts(), **contest.parts(), **cloning.parts(), "replay": replay, "random": random}
     for step in run.steps(config.steps, by=config.worlds, **kept):
         if run.fresh:
             explorer.rebuild(policy, step)
@@ -302,7 +334,8 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         at = step // config.worlds
         if at % config.judge_every == 0:
             seen, action = pairs(policy, replay.batch(config.judge_batch, random.numpy))
-            run.log(step, contest.improve(seen, action, at // config.judge_every))
+            turn = at // config.judge_every
+            run.log(step, contest.improve(seen, action, turn) | cloning.step(turn))
         for _ in range(settings.updates):
             batch = sac.tensors(replay.batch(settings.batch_size, random.numpy), settings, random)
             batch["reward"] = contest.reward(*pairs(policy, batch)).unsqueeze(1)
@@ -335,6 +368,7 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         return contest.reward({key: torch.from_numpy(seen[key]).unsqueeze(1) for key in policy.keys}, raw).numpy()
 
     worlds.judge = judged
+    cloning = Cloning(contest, flat, settings.lr)
     kept = {
         "policy": policy,
         "value": value,
@@ -342,13 +376,14 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         "scale": scale,
         "random": random,
         **contest.parts(),
+        **cloning.parts(),
     }
     times = max(settings.rollout // config.judge_every, 1)
     for step in run.steps(config.steps, by=settings.batch, **kept):
         if run.fresh:
             actor.rebuild(policy, step)
         left = 1 - step / config.steps if settings.anneal else 1.0
-        optimizer.lr = settings.lr * left
+        optimizer.lr, cloning.optimizer.lr = settings.lr * left, config.clone * settings.lr * left
         rolled = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
         seen = {key: x.flatten(0, 1).unsqueeze(1) for key, x in rolled.observation.items()}
@@ -357,7 +392,7 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         for i in range(times):
             at = step // settings.batch * times + i
             rows = torch.from_numpy(drawn(len(action), min(config.judge_batch, len(action)), at=at, seed=config.seed))
-            told = contest.improve({key: x[rows] for key, x in seen.items()}, action[rows], at)
+            told = contest.improve({key: x[rows] for key, x in seen.items()}, action[rows], at) | cloning.step(at)
         parts = ppo.update(policy, value, flat, optimizer, rolled, settings, settings.clip * left, step, random.torch)
         run.log(step, {**told, **parts})
         if policy.network.normalise:
