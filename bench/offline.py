@@ -8,7 +8,8 @@
     ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
     d3rlpy-iql-SEED         the peer on the same set, with as many updates
     acted-ALGORITHM-SEED    iql and td3bc on HalfCheetah go on by acting for 25,000 steps, from what they made of medium-replay
-    gail-ENV-SEED, bc-few-ENV-SEED   from every twentieth pair of four expert episodes; gail-random from a random player's
+    gail-ENV-SEED, bc-few-ENV-SEED   from every twentieth pair of four expert episodes; gail-random from a random player's,
+                            gail-alone-ENV-SEED without cloning them beside
     pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
 
 Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which
@@ -52,8 +53,12 @@ FLAGS = {
 GAIL = ["--network.hidden", str(WIDTH), str(WIDTH), "--sac.batch-size", str(BATCH)]
 GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
 WHERE_GAIL = {
-    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2", "--steps", "160000"],
-    "halfcheetah": ["--env", "halfcheetah", "--steps", "40000"],
+    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2"],
+    "halfcheetah": ["--env", "halfcheetah"],
+}
+STEPS_GAIL = {
+    "gail": {"hopper": 80_000, "halfcheetah": 40_000},
+    "gail-alone": {"hopper": 160_000, "halfcheetah": 40_000},
 }
 
 
@@ -154,12 +159,16 @@ def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
 
 
 def from_few(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], dict[str, Any]]:
-    """From few pairs; GAIL acts too, and is rewarded by nobody but its discriminator."""
+    """From few pairs; GAIL acts too, and is rewarded by nobody but its discriminator, and clones them beside, or does not."""
 
     def part(log: Log) -> dict[str, Any]:
         data, name = of(log, env, kind), f"{algorithm}-{kind}-{env}-{seed}"
-        more = ["--steps", "5000", *CLONE] if algorithm == "bc" else [*GAIL, *WHERE_GAIL[env]]
-        run = log.train(RUNS / name, algorithm, "--dataset", str(data), *more, "--seed", str(seed))
+        more = ["--steps", "5000", *CLONE]
+        if algorithm in STEPS_GAIL:
+            more = [*GAIL, *WHERE_GAIL[env], "--steps", str(STEPS_GAIL[algorithm][env])]
+            more += ["--clone", "1"] if algorithm == "gail" else []
+        who = algorithm.partition("-")[0]
+        run = log.train(RUNS / name, who, "--dataset", str(data), *more, "--seed", str(seed))
         return judged(log, run, env)
 
     return part
@@ -197,7 +206,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
     **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
-    **{f"gail-{env}-{seed}": from_few("gail", env, "few", seed) for env in ENVS for seed in SEEDS},
+    **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in STEPS_GAIL for env in ENVS for seed in SEEDS},
     "gail-random": from_few("gail", "hopper", "few-random", 0),
     **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
 }

@@ -569,7 +569,12 @@ LEARNERS = {
     "acted-iql": "`iql`, gone on by acting",
     "acted-td3bc": "`td3bc`, gone on by acting",
 }
-FEW = {"bc-few": "`bc`", "gail": "`gail`", "gail-random": "`gail`, shown a random player"}
+FEW = {
+    "bc-few": "`bc`",
+    "gail": "`gail --clone 1`",
+    "gail-alone": "`gail`",
+    "gail-random": "`gail --clone 1`, shown a random player",
+}
 
 
 def over_seeds(names: list[str]) -> list[str]:
@@ -619,8 +624,8 @@ def offline_page() -> str:
                 rows.append([env, what, *cells])
     if rows:
         said = (
-            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: for 160,000 steps of Hopper, or "
-            "40,000 of HalfCheetah."
+            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: for 40,000 steps of HalfCheetah, "
+            "and of Hopper for 80,000, or 160,000 without cloning beside."
         )
         parts += [said, table(["world", "who", "score, 95% interval", "each seed"], rows)]
     rows = [
