@@ -624,8 +624,8 @@ def offline_page() -> str:
                 rows.append([env, what, *cells])
     if rows:
         said = (
-            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: for 40,000 steps of HalfCheetah, "
-            "and of Hopper for 80,000, or 160,000 without cloning beside."
+            "From every twentieth pair of four expert episodes. GAIL acts, and sees no reward: 40,000 steps of HalfCheetah, "
+            "and of Hopper 80,000, or 160,000 where it does not clone beside."
         )
         parts += [said, table(["world", "who", "score, 95% interval", "each seed"], rows)]
     rows = [
