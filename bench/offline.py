@@ -38,6 +38,7 @@ SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
 SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "20000"]
 ENVS = {"hopper": ["--worlds", "4", "--updates", "2"], "halfcheetah": []}  # Hopper: half as many updates as steps
 MEDIUM, EXPERT = {"hopper": 140_000, "halfcheetah": 40_000}, {"hopper": 400_000, "halfcheetah": 100_000}
+MEDIUMS = {"hopper": "300", "halfcheetah": "100"}  # episodes that come to as many steps as a hundred of the expert's
 FEW = ["--episodes", "4", "--every", "20"]
 
 # from all that the others learn from
@@ -73,7 +74,7 @@ def of(log: Log, env: str, kind: str) -> Path:
     half = run / "checkpoints" / f"{MEDIUM[env]:09d}"
     made = {
         "random": ["--env", env, "--by", "random", "--episodes", "100"],
-        "medium": ["--env", env, "--by", str(half), "--no-greedy", "--episodes", "100"],
+        "medium": ["--env", env, "--by", str(half), "--no-greedy", "--episodes", MEDIUMS[env]],
         "expert": ["--env", env, "--by", str(run), "--no-greedy", "--episodes", "100", "--seed", "2000000"],
         "medium-replay": ["--as", "replay", "--by", str(half)],
         "few": ["--as", "subset", "--dataset", str(DATA / f"{env}-expert"), *FEW],
