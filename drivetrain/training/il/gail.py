@@ -392,8 +392,10 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         for i in range(times):
             at = step // settings.batch * times + i
             rows = torch.from_numpy(drawn(len(action), min(config.judge_batch, len(action)), at=at, seed=config.seed))
-            told = contest.improve({key: x[rows] for key, x in seen.items()}, action[rows], at) | cloning.step(at)
+            told = contest.improve({key: x[rows] for key, x in seen.items()}, action[rows], at)
         parts = ppo.update(policy, value, flat, optimizer, rolled, settings, settings.clip * left, step, random.torch)
+        for i in range(times):  # only now: until then the policy must be the one that acted
+            told |= cloning.step(step // settings.batch * times + i)
         run.log(step, {**told, **parts})
         if policy.network.normalise:
             policy.observe({key: x.flatten(0, 1) for key, x in rolled.observation.items()})
