@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from drivetrain.errors import UnknownName
+from drivetrain.models import product
 from drivetrain.models.mlp import ACTIVATIONS, BY_HAND, MLP
 from drivetrain.training.flat import Flat
 
@@ -37,6 +38,33 @@ def slopes(out, x, mlp):
     return torch.autograd.grad((out.square() * weights).sum(), [x, *mlp.parameters()])
 
 
+@pytest.fixture(params=["highest", "medium"])
+def way(request):
+    """Both ways to multiply: large products sent to oneDNN by hand, and all of them torch's own."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(product.ONEDNN is None, reason="torch was built without oneDNN")
+def test_large_products_are_sent_by_hand_where_torch_would_not(way):
+    large = torch.zeros(512, 256), torch.zeros(256, 256)
+    assert product.large(*large) == (way == "highest")
+    assert not product.large(large[0][:2], large[1])
+
+
+@pytest.mark.usefixtures("way")
+def test_a_linear_layer_is_the_same_either_way():
+    torch.manual_seed(0)
+    plain, x = nn.Linear(256, 300), torch.randn(4, 128, 256, requires_grad=True)
+    quick = product.quicken(copy.deepcopy(plain))
+    found, wanted = (torch.autograd.grad(m(x).square().sum(), [x, *m.parameters()]) for m in (quick, plain))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "sizes"), SHAPES)

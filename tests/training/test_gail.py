@@ -147,6 +147,7 @@ def test_demonstrations_end_in_that_place_too(toy_worlds):
         ({"env": "cartpole", "generator": "ppo"}, "add absorb=5 to --env, or say --ends-too"),
         ({"network": replace(LEAN, memory="gru")}, "has no memory"),
         ({"network": replace(LEAN, dropout=0.1)}, "network.dropout 0"),
+        ({"clone": -1.0}, "--clone must be 0 or more, got -1.0"),
     ],
 )
 def test_what_would_mislead_is_refused(changes, says):

@@ -5,7 +5,7 @@
 
 Ho & Ermon 2016; with `--generator sac` Kostrikov et al. 2019 (DAC). A discriminator learns to tell the demonstrated pairs of
 observation and action from those of the policy, and the policy, by SAC or PPO, learns to be taken for the demonstrator. The
-pairs need not follow one another: `collect --as subset` makes a set of every twentieth.
+pairs need not follow one another: `collect --as subset` makes a set of every twentieth. `--clone 1` clones them beside.
 
 Where episodes end by themselves, a reward that is always positive pays for living and one that is always negative for dying,
 whatever the demonstrations show: an expert that always does the same still "teaches" a policy to balance a pole. So such worlds
@@ -245,8 +245,8 @@ class Contest:
 
 
 class Cloning:
-    """A step towards the demonstrations after each of the discriminator's, where `clone` asks for it: with few pairs neither a
-    clone nor a contest comes far alone. (Jena et al. 2020 add up both losses; an Adam of its own needs no common scale.)"""
+    """A step towards the demonstrations after each of the discriminator's, where `clone` asks for it. (Jena et al. 2020
+    add up both losses; an Adam of its own needs no common scale.)"""
 
     def __init__(self, contest: Contest, row: Flat, lr: float):
         self.contest, self.row = contest, row
@@ -276,6 +276,8 @@ def given(config: Config) -> Episodes:
             raise UnknownName(name, value, known)
     if config.network.memory != "none":
         raise BadConfig("BadConfig: gail's policy has no memory; leave --network.memory out, or use stack=4 in the env")
+    if config.clone < 0:
+        raise BadConfig(f"BadConfig: --clone must be 0 or more, got {config.clone}; 0 does not clone beside")
     undropped(config.network, "gail", "its judge would see other networks than act")
     if config.generator == "sac" and spec_of(config.env).discrete:
         raise BadConfig(f"BadConfig: sac acts by numbers, and {config.env} has choices; add --generator ppo")
