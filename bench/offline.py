@@ -53,14 +53,12 @@ FLAGS = {
 }
 GAIL = ["--network.hidden", str(WIDTH), str(WIDTH), "--sac.batch-size", str(BATCH)]
 GAIL += ["--judge-hidden", str(WIDTH), str(WIDTH), "--judge-batch", str(BATCH)]
+GAILS = ("gail", "gail-alone")
 WHERE_GAIL = {
-    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2"],
+    "hopper": ["--env", "hopper:absorb=5", "--worlds", "4", "--sac.updates", "2", "--sac.anneal", "--gamma", "0.97"],
     "halfcheetah": ["--env", "halfcheetah"],
 }
-STEPS_GAIL = {
-    "gail": {"hopper": 80_000, "halfcheetah": 40_000},
-    "gail-alone": {"hopper": 160_000, "halfcheetah": 40_000},
-}
+STEPS_GAIL = {"hopper": 80_000, "halfcheetah": 40_000}
 
 
 def taught(log: Log, env: str) -> Path:
@@ -165,8 +163,8 @@ def from_few(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], 
     def part(log: Log) -> dict[str, Any]:
         data, name = of(log, env, kind), f"{algorithm}-{kind}-{env}-{seed}"
         more = ["--steps", "5000", *CLONE]
-        if algorithm in STEPS_GAIL:
-            more = [*GAIL, *WHERE_GAIL[env], "--steps", str(STEPS_GAIL[algorithm][env])]
+        if algorithm in GAILS:
+            more = [*GAIL, *WHERE_GAIL[env], "--steps", str(STEPS_GAIL[env])]
             more += ["--clone", "1"] if algorithm == "gail" else []
         who = algorithm.partition("-")[0]
         run = log.train(RUNS / name, who, "--dataset", str(data), *more, "--seed", str(seed))
@@ -207,7 +205,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
     **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
-    **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in STEPS_GAIL for env in ENVS for seed in SEEDS},
+    **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in GAILS for env in ENVS for seed in SEEDS},
     "gail-random": from_few("gail", "hopper", "few-random", 0),
     **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
 }

@@ -17,7 +17,7 @@ from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, FRONT, OVER, STATE, Feature, Spec
-from drivetrain.training.flat import Flat
+from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.il import gail
 
 LEAN = Network(hidden=(), activation="relu")
@@ -212,6 +212,19 @@ def test_cloning_beside_walks_towards_the_demonstrations(toy_worlds):
     assert apart[-1] < apart[0] / 20
     contest.config = replace(settings, clone=0.0)
     assert (cloning.step(0), cloning.parts()) == ({}, {})
+
+
+@pytest.mark.parametrize("anneal", [True, False])
+def test_with_the_generators_the_discriminators_learning_rate_falls(anneal, toy_worlds, tmp_path, monkeypatch):
+    rates = []
+    step = Adam.step
+    monkeypatch.setattr(Adam, "step", lambda self: rates.append(self.lr) or step(self))
+    by_sac = replace(IDENTITY.sac, warmup=4, lr=0.4, actor_lr=0.2, anneal=anneal)
+    settings = replace(IDENTITY, dataset="shown-continuous", clone=2.0, steps=8, judge_lr=0.8, sac=by_sac)
+    trained(settings, tmp_path)
+    left = np.array([0.5, 0.375, 0.25, 0.125]) if anneal else np.ones(4)
+    each = np.array([0.8, 0.4, 0.4, 0.2, 0.4])  # discriminator, cloning, critics, actor, temperature
+    np.testing.assert_allclose(np.reshape(rates, (4, 5)), left[:, None] * each)
 
 
 def test_where_all_is_over_nothing_is_cloned():

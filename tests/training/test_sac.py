@@ -18,6 +18,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Network
 from drivetrain.run import Run
 from drivetrain.sample import STATE
+from drivetrain.training.flat import Adam
 from drivetrain.training.online_rl import sac
 from drivetrain.training.online_rl.sac import Config, Learner, losses
 
@@ -201,6 +202,19 @@ def test_the_encoder_is_trained_by_the_critics_alone(tmp_path):
     assert not reaches("loss/actor", encoder)
     assert reaches("loss/actor", head)
     assert not reaches("loss/critics", head)
+
+
+def test_learning_rates_fall_to_nothing_where_asked(toy_worlds, tmp_path, monkeypatch):
+    rates = []
+    step = Adam.step
+    monkeypatch.setattr(Adam, "step", lambda self: rates.append(self.lr) or step(self))
+    settings = replace(CONSTANT, steps=8, warmup=4, lr=0.8, actor_lr=0.4)
+    trained(replace(settings, anneal=True), tmp_path / "falling")
+    assert rates[::3] == pytest.approx([0.4, 0.3, 0.2, 0.1])  # of the critics, from half the way on
+    assert rates[1::3] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+    rates.clear()
+    trained(settings, tmp_path / "level")
+    assert rates == pytest.approx([0.8, 0.4, 0.8] * 4)
 
 
 def test_what_is_remembered_is_what_was_drawn_and_the_world_gets_its_own_units(toy_worlds, tmp_path):

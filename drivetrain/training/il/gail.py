@@ -57,6 +57,7 @@ class Sac:
     batch_size: int = 256
     lr: float = 1e-3
     actor_lr: float = 3e-4
+    anneal: bool = False  # the discriminator's too
     tau: float = 0.005
     alpha: float = 0.1
 
@@ -333,6 +334,9 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
         run.log_episodes(step, worlds.finished())
         if step < settings.warmup:
             continue
+        learner.anneal(step)
+        left = 1 - step / config.steps if settings.anneal else 1.0
+        contest.optimizer.lr, cloning.optimizer.lr = config.judge_lr * left, config.clone * settings.actor_lr * left
         at = step // config.worlds
         if at % config.judge_every == 0:
             seen, action = pairs(policy, replay.batch(config.judge_batch, random.numpy))

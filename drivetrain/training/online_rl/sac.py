@@ -44,6 +44,7 @@ class Config:
     batch_size: int = 256
     lr: float = 1e-3  # learning rate of critics and temperature
     actor_lr: float = 1e-3  # learning rate of the actor
+    anneal: bool = False  # learning rates fall to 0 over the run, so that the last policy is a settled one
     gamma: float = 0.99  # how much the next step counts
     tau: float = 0.005  # share of the critics that flows into their targets at each update
     alpha: float = 1.0  # where the temperature begins
@@ -95,6 +96,11 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.log_alpha.data.copy_(state["log_alpha"])
+
+    def anneal(self, step: int) -> None:
+        left = 1 - step / self.config.steps if self.config.anneal else 1.0
+        self.critic_optimizer.lr = self.alpha_optimizer.lr = self.config.lr * left
+        self.actor_optimizer.lr = self.config.actor_lr * left
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = losses(self, batch)
@@ -209,6 +215,7 @@ def train(config: Config, run: Run) -> Driver:
         log_judge(worlds, run, step)
         if step < config.warmup:
             continue
+        learner.anneal(step)
         for _ in range(config.updates):
             parts = learner.update(tensors(replay.batch(config.batch_size, random.numpy), config, random))
         run.log(step, {"loss": parts["loss/critics"] + parts["loss/actor"], **parts})
