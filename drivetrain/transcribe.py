@@ -23,7 +23,7 @@ import torch
 from drivetrain import checkpoint
 from drivetrain.data.card import refuse_thinned, write_card
 from drivetrain.data.lerobot import Writer
-from drivetrain.data.minari import is_minari, write_d4rl, write_minari
+from drivetrain.data.minari import write_d4rl, write_minari
 from drivetrain.data.open import open_dataset
 from drivetrain.data.replay import ENDED, recalled
 from drivetrain.data.replay import REWARD as GAINED
@@ -31,7 +31,7 @@ from drivetrain.data.replay import TERMINATED as OVER
 from drivetrain.envs.words import newest, spec_of, with_options
 from drivetrain.errors import BadConfig, BadData
 from drivetrain.run import read_config
-from drivetrain.sample import ACTION, REWARD, TERMINATED, TRUNCATED
+from drivetrain.sample import ACTION, REWARD, TERMINATED, TRUNCATED, Spec
 
 REMEMBER = ("dqn", "sac")  # algorithms whose memory holds the world's own rewards
 
@@ -94,6 +94,11 @@ def recall(config: Recall) -> str:
     return f"{card['episodes']} episodes, {card['frames']} frames, mean return {mean:.1f}: {config.output_dir}"
 
 
+def _spec(env: str) -> Spec | None:
+    """Of single observations, as data sets hold them."""
+    return spec_of(with_options(env, stack=1)) if env else None
+
+
 def copy(form: str, config: Copy) -> str:
     """The same episodes in Minari's or D4RL's files; one line about what was written."""
     for name in ("dataset", "output_dir"):
@@ -102,10 +107,10 @@ def copy(form: str, config: Copy) -> str:
                 f"BadConfig: --as {form} needs --dataset and --output-dir, got no --{name.replace('_', '-')}"
             )
     place = Path(config.output_dir)
-    if place.is_file() or is_minari(place):
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise BadConfig(f"BadConfig: {place} is there already; name another --output-dir, or remove it")
     refuse_thinned(config.dataset)
-    data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
+    data = open_dataset(config.dataset, _spec(config.env))
     if form == "d4rl":
         if place.suffix not in (".hdf5", ".h5"):
             raise BadConfig(f"BadConfig: --as d4rl writes one .hdf5 file, got --output-dir {place}; name it so")
@@ -123,7 +128,7 @@ def subset(config: Subset) -> str:
         got = f"{config.episodes} and {config.every}"
         raise BadConfig(f"BadConfig: --episodes and --every must be 1 or more, got {got}")
     refuse_thinned(config.dataset)
-    data = open_dataset(config.dataset, spec_of(config.env) if config.env else None)
+    data = open_dataset(config.dataset, _spec(config.env))
     if data.episodes < config.episodes:
         raise BadData(f"BadData: {config.dataset} has {data.episodes} episodes, --episodes asks for {config.episodes}")
     writer = Writer(Path(config.output_dir), replace(data.spec, fps=data.spec.fps / config.every))

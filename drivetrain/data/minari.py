@@ -5,9 +5,10 @@
     write_d4rl(episodes, "mine.hdf5")              and write_minari(episodes, "mine")
 
 Numbers become `observation.state`, a Dict's end to end in its own order; a picture becomes `observation.images.front`, or of
-several each its own. Which world a set is from is told by Minari's `env_spec` or a D4RL file's name; where it is one of ours
-the features are that world's, with names and bounds, so that what is learned can be evaluated there. D4RL was recorded on
-Gymnasium's runners of version 2, ours are of version 5: the same body, a different simulator.
+several each its own. Files written here say of which world they are, with its options and every feature. Of others Minari's
+`env_spec` or a D4RL file's name tells, and where it is one of ours the features are that world's, with names and bounds, so
+that what is learned can be evaluated there. D4RL was recorded on Gymnasium's runners of version 2, ours are of version 5: the
+same body, a different simulator.
 
 Minari keeps what an episode's last step led to, and our data sets do not. Written as Minari, the last step of an episode that
 a time limit cut is left out, and what was seen there is what it led to; of one that terminated the last observation stands
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,15 @@ OURS = {
     "cartpole": "cartpole",
     "pendulum": "pendulum",
 }
-ENV, CHOICES = "drivetrain_env", "drivetrain_choices"  # what files of ours say besides: the world with its options
+OWN = "drivetrain_spec"  # what files of ours say besides: every feature, and the world with its options
+THEIRS = {STATE: "observations", ACTION: "actions", REWARD: "rewards"}  # what a file calls it
+DAMAGED = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # what h5py raises on bytes that are not what they were
 NEAR = 1e-6  # of what follows a step to what D4RL wrote as its next observation, where it did not write the timeouts
 
 
@@ -56,15 +66,14 @@ def open_d4rl(path: str | Path, spec: Spec | None = None) -> Episodes:
         found["timeouts"] = _timeouts(file, found, path)
         _refuse_lengths(found, path)
         said = dict(file.attrs)
-    terminated = found["terminals"].reshape(-1).astype(bool)
-    last = terminated | found["timeouts"].reshape(-1).astype(bool)
+    terminated, limits = (_flags(found[key], f"{path}: {key}") for key in ("terminals", "timeouts"))
+    last = terminated | limits
     last[-1] = True
     lengths = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
     observations = {STATE: found["observations"]}
-    env = _ours(str(said.get(ENV, ""))) or _ours(path.name.replace("-", "_").split("_")[0])
     arrays = _arrays(observations, found["actions"], found["rewards"], terminated, last & ~terminated)
-    space = {"n": int(said[CHOICES])} if CHOICES in said else None
-    return _episodes(arrays, lengths, spec, env, space, path)
+    own = _own(said, path) or _world(path.name.replace("-", "_").split("_")[0])
+    return _episodes(arrays, lengths, spec, own, None, path)
 
 
 def _refuse_lengths(found: Mapping[str, np.ndarray], path: Path) -> None:
@@ -84,6 +93,8 @@ def open_minari(root: str | Path, spec: Spec | None = None) -> Episodes:
         said = json.loads((root / METADATA).read_text())
     except (OSError, ValueError) as error:
         raise BadData(f"BadData: {root / METADATA} cannot be read ({error}); restore it") from error
+    if not isinstance(said, dict):
+        raise BadData(f"BadData: {root / METADATA} is {str(said)[:40]}, expected an object; restore it")
     if (form := said.get("data_format", "hdf5")) != "hdf5":
         raise BadData(f"BadData: {root / METADATA}: got data_format {form}, expected hdf5; convert the set with minari")
     parts: list[dict[str, Any]] = []
@@ -108,8 +119,8 @@ def open_minari(root: str | Path, spec: Spec | None = None) -> Episodes:
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     gym_id = (_described(said, "env_spec", root) or {}).get("id", "")
     space = _described(said, "action_space", root)
-    env = _ours(str(said.get(ENV, ""))) or _ours(gym_id.rpartition("/")[2].partition("-")[0].lower())
-    return _episodes(arrays, np.array(lengths), spec, env, space, path)
+    own = _own(said, root / METADATA) or _world(str(gym_id).rpartition("/")[2].partition("-")[0].lower())
+    return _episodes(arrays, np.array(lengths), spec, own, space, path)
 
 
 def _described(said: Mapping[str, Any], key: str, root: Path) -> dict[str, Any] | None:
@@ -138,7 +149,10 @@ def _minari_episode(group: Any, where: str) -> dict[str, np.ndarray]:
             raise BadData(
                 f"BadData: {where}: {said} has {len(values)} rows, expected {count + 1}: one more than rewards"
             )
-    ends = {key: _values(group[key], f"{where}: {key}").astype(bool) for key in ("terminations", "truncations")}
+    ends = {
+        key: _flags(_values(group[key], f"{where}: {key}"), f"{where}: {key}")
+        for key in ("terminations", "truncations")
+    }
     actions = group["actions"]
     if not hasattr(actions, "shape"):
         raise BadData(f"BadData: {where}: actions is a group, expected numbers or one choice; flatten it first")
@@ -158,7 +172,9 @@ def _minari_episode(group: Any, where: str) -> dict[str, np.ndarray]:
 def _leaves(thing: Any, name: str, where: str) -> dict[str, np.ndarray]:
     """Every array under it by its path, groups in the order of the file's keys."""
     if hasattr(thing, "shape"):
-        values = _values(thing, f"{where}: observations{'/' if name else ''}{name}")
+        values = _values(
+            thing, f"{where}: observations{'/' if name else ''}{name}", kinds="biufO"
+        )  # rows of a JPEG each
         if values.dtype == object or (values.dtype == np.uint8 and values.ndim == 2 and _is_jpeg(values[0])):
             values = np.stack([_jpeg(row, where) for row in values])
         return {name: values}
@@ -205,14 +221,14 @@ def _arrays(
 
 
 def _episodes(
-    arrays: dict[str, np.ndarray], lengths: np.ndarray, spec: Spec | None, env: str, space: Any, path: Path
+    arrays: dict[str, np.ndarray], lengths: np.ndarray, spec: Spec | None, own: Spec | None, space: Any, path: Path
 ) -> Episodes:
     """With the features of a world of ours where it is one, else with what the arrays tell."""
     _refuse_nan(arrays, lengths, path)
-    if spec is None and env and (world := _spec_of(env)) is not None:
-        fits = {k: (tuple(f.shape), bool(f.choices)) for k, f in world.features.items()}
+    if spec is None and own is not None:
+        fits = {k: (tuple(f.shape), bool(f.choices)) for k, f in own.features.items()}
         mine = {k: (v.shape[1:], v.dtype.kind in "iu" and k == ACTION) for k, v in arrays.items() if k in fits}
-        spec = world if fits == mine else None
+        spec = own if fits == mine else None
     if spec is None:
         spec = Spec({**_told(arrays), ACTION: _action(arrays[ACTION], space, path)})
     for key in spec.features:
@@ -241,7 +257,8 @@ def _refuse_nan(arrays: Mapping[str, np.ndarray], lengths: np.ndarray, path: Pat
         if values.dtype.kind == "f" and (bad := ~np.isfinite(values).reshape(len(values), -1).all(1)).any():
             episode = int(np.searchsorted(np.cumsum(lengths), int(bad.argmax()), side="right"))
             raise BadData(
-                f"BadData: {path}: {key}: episode {episode}: got NaN or infinity, expected finite numbers; mend the file"
+                f"BadData: {path}: {THEIRS.get(key, key)}: episode {episode}: got NaN or infinity, expected finite numbers; "
+                "mend the file"
             )
 
 
@@ -270,9 +287,22 @@ def _action(values: np.ndarray, space: Any, path: Path) -> Feature:
     return Feature(values.shape[1:], low=-1.0, high=1.0)
 
 
-def _ours(name: str) -> str:
-    """The world of ours that a name means, or none."""
-    return name if name.partition(":")[0] in OURS else ""
+def _own(said: Mapping[str, Any], where: Path) -> Spec | None:
+    """What a file of ours says of itself."""
+    if OWN not in said:
+        return None
+    try:
+        return Spec.from_json(json.loads(said[OWN]))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise BadData(f"BadData: {where}: {OWN} cannot be read ({error}); write the set again") from error
+
+
+def _world(name: str) -> Spec | None:
+    """The world of ours that another's name means, or none; none too where what it needs is not installed."""
+    try:
+        return replace(_built(name).sample_spec, env=name) if name in OURS else None
+    except MissingExtra:
+        return None
 
 
 def _timeouts(file: Any, found: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
@@ -299,20 +329,43 @@ def _array(file: Any, key: str, path: Path) -> np.ndarray:
     return _values(file[key], f"{path}: {key}")
 
 
-def _values(stored: Any, where: str) -> np.ndarray:
+def _values(stored: Any, where: str, kinds: str = "biuf") -> np.ndarray:
     """An array of the file, which may be damaged where it lies."""
     try:
-        return np.asarray(stored)
-    except OSError as error:
+        values = np.asarray(stored)
+    except DAMAGED as error:
         raise BadData(f"BadData: {where} cannot be read ({error}); fetch or write the file again") from error
+    if values.dtype.kind not in kinds:
+        raise BadData(f"BadData: {where} is of {values.dtype}, expected numbers; mend the file")
+    if not values.ndim:
+        raise BadData(f"BadData: {where} is a single number, expected one for each step; mend the file")
+    return values
 
 
-def _opened(path: Path) -> Any:
+def _flags(values: np.ndarray, where: str) -> np.ndarray:
+    """[N] of what is there as [N] or [N, 1]."""
+    if values.size != len(values):
+        raise BadData(f"BadData: {where} is {list(values.shape)}, expected one for each step; mend the file")
+    if not np.isin(values, (0, 1)).all():
+        raise BadData(
+            f"BadData: {where} holds {values[~np.isin(values, (0, 1))].flat[0]}, expected 0 or 1; mend the file"
+        )
+    return values.reshape(-1).astype(bool)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """To be read from; what is damaged in between h5py tells in many ways."""
     h5py = _h5py()
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        file = h5py.File(path, "r")
+    except DAMAGED as error:
         raise BadData(f"BadData: {path} is no HDF5 file that can be read ({error}); fetch or write it again") from error
+    with file:
+        try:
+            yield file
+        except DAMAGED as error:
+            raise BadData(f"BadData: {path} is damaged ({error}); fetch or write it again") from error
 
 
 def _h5py() -> Any:
@@ -348,9 +401,7 @@ def write_d4rl(data: Episodes, path: str | Path) -> None:
     with _h5py().File(half, "w") as file:
         for key, values in columns.items():
             file.create_dataset(key, data=np.asarray(values), compression="gzip")
-        file.attrs[ENV] = data.spec.env
-        if data.spec.discrete:
-            file.attrs[CHOICES] = data.spec.action.choices
+        file.attrs[OWN] = json.dumps(data.spec.to_json())
     half.replace(path)
 
 
@@ -396,7 +447,7 @@ def write_minari(data: Episodes, root: str | Path, name: str) -> tuple[int, int]
         "observation_space": json.dumps(seen),
         "action_space": json.dumps(_space(data.spec.action)),
         **({"env_spec": env_spec} if (env_spec := _env_spec(data.spec.env)) else {}),
-        ENV: data.spec.env,
+        OWN: json.dumps(data.spec.to_json()),
     }
     (root / METADATA).write_text(json.dumps(said, indent=1) + "\n")
     return count, steps
@@ -428,14 +479,6 @@ def _env_spec(env: str) -> str:
         return ""
     row = _built(name).spec
     return row.to_json() if row else ""
-
-
-def _spec_of(env: str) -> Spec | None:
-    """The world's, as data sets hold it (no option of these worlds changes it); none where what it needs is not installed."""
-    try:
-        return replace(_built(env.partition(":")[0]).sample_spec, env=env)
-    except MissingExtra:
-        return None
 
 
 def _built(env: str) -> Any:

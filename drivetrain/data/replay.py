@@ -260,15 +260,8 @@ class Replay:
         for later in journal.glob("*.safetensors"):
             if later.name not in names:  # written by steps that a kill took back
                 later.unlink()
-        for name, ends in self._files:
-            if not (np.array(ends) > self.written - self.size).any():
-                continue  # all of it was overwritten by then; it may be gone
-            try:
-                self._replay(load_file(journal / name))
-            except (OSError, SafetensorError) as error:
-                raise BadCheckpoint(
-                    f"BadCheckpoint: the replay journal {journal / name} cannot be read ({error}); start the run anew"
-                ) from error
+        for news in _remembered(journal, state, self.size):
+            self._replay(news)
         if self.tree:
             self.tree.restore(state["leaves"], state["largest"])
 
@@ -287,24 +280,32 @@ def _layout(spec: Spec) -> dict[str, tuple[tuple[int, ...], str]]:
     return layout | {REWARD: ((), "float32")} | flags
 
 
+def _remembered(journal: Path, state: dict[str, Any], size: int) -> Iterator[dict[str, np.ndarray]]:
+    """The journal's files that a checkpoint's memory of `size` steps a world needs; the others may be gone."""
+    for name, ends in state["files"]:
+        if not (np.array(ends) > state["written"] - size).any():
+            continue  # all of it was overwritten by then
+        try:
+            yield load_file(journal / name)
+        except (OSError, SafetensorError) as error:
+            raise BadCheckpoint(
+                f"BadCheckpoint: the replay journal {journal / name} cannot be read ({error}); start the run anew"
+            ) from error
+
+
 def recalled(journal: Path, state: dict[str, Any], capacity: int) -> Iterator[Sample]:
     """The episodes [T, ...] that a checkpoint's memory holds, world by world and oldest first; the files are only read.
 
     The oldest of each world may begin half-way: what came before it was overwritten.
     """
     worlds = len(state["written"])
+    size = capacity // worlds
     for world in range(worlds):
         pieces: dict[str, list[np.ndarray]] = {}
-        for name, _ in state["files"]:
-            try:
-                held = load_file(journal / name)
-            except (OSError, SafetensorError) as error:
-                raise BadCheckpoint(
-                    f"BadCheckpoint: the replay journal {journal / name} cannot be read ({error})"
-                ) from error
+        for held in _remembered(journal, state, size):
             for key in (k.partition("/")[2] for k in held if k.startswith(f"{world}/")):
                 pieces.setdefault(key, []).append(held[f"{world}/{key}"])
-        arrays = {key: np.concatenate(parts)[-(capacity // worlds) :] for key, parts in pieces.items()}
+        arrays = {key: np.concatenate(parts)[-size:] for key, parts in pieces.items()}
         begin = 0
         for end in np.flatnonzero(arrays[FINAL]).tolist() if arrays else ():
             if end > begin:

@@ -62,7 +62,7 @@ def test_ends_are_found_where_an_old_file_has_no_timeouts(tmp_path):
     assert open_d4rl(path).lengths.tolist() == [4, 3, 3]
 
 
-NAN = steps()["rewards"].copy()
+NAN = np.zeros(10, np.float32)
 NAN[5] = np.nan
 
 
@@ -71,7 +71,13 @@ NAN[5] = np.nan
     [
         ({"rewards": None}, "got no rewards, but actions, observations"),
         ({"actions": steps()["actions"][:7]}, "actions has 7 rows, rewards has 10"),
-        ({"rewards": NAN}, "next.reward: episode 1: got NaN or infinity"),
+        ({"rewards": NAN}, "rewards: episode 1: got NaN or infinity"),
+        ({"terminals": NAN}, "terminals holds nan, expected 0 or 1"),
+        ({"timeouts": np.arange(10)}, "timeouts holds 2, expected 0 or 1"),
+        ({"terminals": np.zeros((10, 2))}, "terminals is .10, 2., expected one for each step"),
+        ({"rewards": np.float32(1)}, "rewards is a single number"),
+        ({"observations": np.full((10, 11), b"x")}, "observations is of .S1, expected numbers"),
+        ({"actions": 1j * steps()["actions"]}, "actions is of complex64, expected numbers"),
         ({"timeouts": None}, "got neither timeouts nor next_observations"),
         ({"actions": 3 * steps()["actions"]}, "actions of episode 0 leave the bounds of hopper"),
         ({"timeouts": None, "observations": np.zeros((9, 11))}, "observations has 9 rows, rewards has 10"),
@@ -108,12 +114,34 @@ def test_a_file_that_is_damaged_inside_is_named_by_key(tmp_path):
         open_d4rl(path)
 
 
+@pytest.mark.parametrize("form", ["d4rl", "minari"])
+def test_wherever_a_file_is_damaged_it_opens_or_is_said_to_be_broken(form, tmp_path):
+    first = open_d4rl(written(tmp_path / "hopper_first-v2.hdf5"))
+    if form == "d4rl":
+        path = tmp_path / "hopper_first-v2.hdf5"
+    else:
+        write_minari(first, tmp_path / "mine", "mine")
+        path = tmp_path / "mine" / "data" / "main_data.hdf5"
+    whole, refused = path.read_bytes(), 0
+    for start in range(0, len(whole), 48):
+        path.unlink()  # h5py may still hold what it refused
+        path.write_bytes(whole[:start] + b"\xa5" * 48 + whole[start + 48 :])
+        try:
+            open_d4rl(path) if form == "d4rl" else open_minari(tmp_path / "mine")
+        except BadData:
+            refused += 1
+    assert refused > len(whole) / 48 / 10
+
+
 def test_options_of_the_world_and_the_number_of_choices_come_back(tmp_path):
     first = open_dataset("fake", spec_of("cartpole:repeat=2"))
     write_d4rl(first, tmp_path / "cartpole_first.hdf5")
     write_minari(first, tmp_path / "mine", "mine")
     for again in (open_d4rl(tmp_path / "cartpole_first.hdf5"), open_minari(tmp_path / "mine")):
         assert again.spec.env == "cartpole:repeat=2"
+    lopsided = open_dataset("fake", spec_of("pusht"))  # whose actions are not from -1 to 1
+    write_d4rl(lopsided, tmp_path / "first.hdf5")
+    assert open_d4rl(tmp_path / "first.hdf5").spec == lopsided.spec
     data = open_d4rl(written(tmp_path / "other_first.hdf5", actions=np.zeros(10, np.int64)))
     data.spec = replace(data.spec, features={**data.spec.features, ACTION: Feature((), "int64", choices=7)})
     write_d4rl(data, tmp_path / "other_again.hdf5")
@@ -214,6 +242,19 @@ def test_the_command_writes_both_formats(tmp_path, capsys):
         assert ("3 episodes, 10" if form == "d4rl" else "3 episodes, 8") in capsys.readouterr().out
         assert open_dataset(where).episodes == 3
         assert main(["collect", "--as", form, "--dataset", source, "--output-dir", where]) == 2
+
+
+def test_what_is_copied_is_single_pictures_and_never_written_over_what_is_there(tmp_path, capsys):
+    world = ["--env", "cartpole-pixels"]  # which joins two by itself
+    source, few = str(tmp_path / "source"), str(tmp_path / "few")
+    assert main(["collect", "--as", "minari", "--dataset", "fake", *world, "--output-dir", source]) == 0
+    taken = ["collect", "--as", "subset", "--dataset", source, "--episodes", "1", "--every", "2", *world]
+    assert main([*taken, "--output-dir", few]) == 0
+    assert open_dataset(few).spec.observations[FRONT].shape[-1] == 3
+    kept = sorted(path for path in (tmp_path / "few").rglob("*"))
+    assert main(["collect", "--as", "minari", "--dataset", source, "--output-dir", few]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert sorted(path for path in (tmp_path / "few").rglob("*")) == kept
 
 
 @pytest.mark.slow

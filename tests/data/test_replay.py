@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivetrain.data.replay import Priority, Replay, SumTree
+from drivetrain.data.replay import FINAL, Priority, Replay, SumTree, recalled
 from drivetrain.errors import BadCheckpoint, BadConfig
 from drivetrain.sample import ACTION, FRONT, STATE, TERMINATED, Feature, Spec
 
@@ -297,6 +297,9 @@ def test_older_checkpoints_that_are_kept_can_still_be_gone_back_to(tmp_path):
     older.load_state_dict(states[-2])
     for key, array in draw(older).items():
         np.testing.assert_array_equal(array, batches[-2][key], err_msg=key)
+    told = [episode[STATE] for episode in recalled(tmp_path / "journal", states[-2], 40)]
+    held = older.arrays[STATE][~older.arrays[FINAL]]
+    assert sorted(np.concatenate(told).ravel()) == sorted(held.ravel())
 
 
 def test_a_journal_cut_short_is_said_so(tmp_path):

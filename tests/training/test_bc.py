@@ -55,6 +55,19 @@ def test_an_even_policy_pays_the_logarithm_of_the_number_of_choices():
     assert float(found["loss/action"]) == pytest.approx(math.log(5), abs=1e-6)
 
 
+def test_smoothing_spreads_a_share_of_the_label_over_all_choices():
+    policy = build_policy(Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=3)}), SMALL, "categorical")
+    batch = batch_of([[2]], [[[1.0, 2.0]]])
+    with torch.no_grad():
+        list(policy.head.parameters())[-1].copy_(torch.tensor([0.0, 1.0, 2.0]))
+        seen, _ = policy.features({STATE: batch[STATE]}, {}, batch["is_first"])
+        chances = torch.tensor([float(policy.head(seen).log_prob(torch.tensor([[k]]))) for k in range(3)]).exp()
+    assert chances.max() > 2 * chances.min()
+    weights = torch.tensor([0.1, 0.1, 0.8])
+    wanted = -(weights * chances.log()).sum()
+    assert losses(policy, batch, smoothing=0.3)["loss/action"].item() == pytest.approx(float(wanted), abs=1e-5)
+
+
 def test_padding_teaches_nothing():
     spec = Spec({STATE: Feature((2,)), ACTION: Feature((), "int64", choices=3)})
     policy = build_policy(spec, SMALL, "categorical")

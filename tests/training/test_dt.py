@@ -177,6 +177,7 @@ def test_from_wrong_returns_nothing_is_to_be_had(toy_worlds, tmp_path, monkeypat
     ("changes", "says"),
     [
         ({"aim": "much"}, 'a return, or "best"'),
+        ({"env": "pendulum:aim=-200"}, "the aim of dt is --aim"),
         ({"network": replace(LEAN, memory="gru")}, "its own memory"),
         ({"attention": replace(SMALL, heads=3)}, "multiple of its heads, got 16 and 3"),
     ],

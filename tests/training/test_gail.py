@@ -16,7 +16,7 @@ from drivetrain.envs.words import make_env, spec_of
 from drivetrain.errors import BadConfig, UnknownName
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
-from drivetrain.sample import ACTION, FRONT, OVER, STATE, Feature, Spec
+from drivetrain.sample import ACTION, FRONT, OVER, STATE, TERMINATED, TRUNCATED, Feature, Spec
 from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.il import gail
 
@@ -107,6 +107,32 @@ def test_an_end_becomes_a_place_where_one_stays():
     assert seen[STATE].any()
 
 
+def test_a_time_limit_is_no_such_place(toy_worlds):
+    env = make_env("constant:length=3,absorb=2")
+    env.reset(seed=0)
+    went = [env.step(0) for _ in range(3)]
+    assert [(float(seen[OVER][0]), terminated, truncated) for seen, _, terminated, truncated, _ in went] == [
+        (0.0, False, False),
+        (0.0, False, False),
+        (0.0, False, True),
+    ]
+
+
+def test_the_discriminator_sees_both_sides_by_one_scale(toy_worlds):
+    settings = replace(IDENTITY, dataset="shown-continuous", judge_batch=256)
+    spec, data = spec_of(settings.env), gail.given(settings)
+    policy = build_policy(spec, settings.network, "squashed")
+    contest = gail.Contest(settings, policy, gail.Demonstrations(data, policy, spec), Randomness(0))
+    (key,) = policy.keys
+    width = spec.observations[key].shape[0]
+    for at in range(20):
+        contest.improve({key: 5 + torch.zeros(256, 1, width)}, torch.zeros(256, 1), at)
+    shown = contest.demonstrations.batch(256, at=0, seed=0)[0]
+    sides = [contest.judge.pair({key: x}, torch.zeros(256, 1))[:, :-1].mean() for x in (shown[key], 5 + 0 * shown[key])]
+    assert float(sum(sides)) == pytest.approx(0, abs=0.3)
+    assert float(sides[1]) == pytest.approx(1, abs=0.2)
+
+
 def test_where_all_is_over_nothing_of_before_is_seen_in_a_stack_either():
     env = make_env("cartpole:absorb=2,stack=3")
     env.reset(seed=3)
@@ -153,6 +179,15 @@ def test_demonstrations_end_in_that_place_too(toy_worlds):
 def test_what_would_mislead_is_refused(changes, says):
     with pytest.raises(BadConfig, match=says):
         gail.given(replace(gail.DEBUG, **changes))
+
+
+def test_who_cannot_see_that_all_is_over_is_no_beginning(tmp_path):
+    blind = gail.sac.DEBUG  # in pendulum, whose ends it never saw
+    run = Run(tmp_path / "blind", checkpoint_every=10**9, quiet=True)
+    run.begin("sac", config.to_json(blind))
+    gail.sac.train(blind, run)
+    with pytest.raises(BadConfig, match="does not see where all is over"):
+        trained(replace(gail.DEBUG, policy=str(tmp_path / "blind")), tmp_path / "run")
 
 
 def test_names_that_are_none_are_refused():
@@ -263,3 +298,19 @@ def test_a_subset_is_every_so_many_steps_of_some_episodes(tmp_path, capsys):
         ]
         assert np.diff(place).tolist() == [20] * 9
     assert main(["collect", "--as", "subset", "--dataset", str(whole), "--episodes", "9", "--output-dir", "x"]) == 2
+
+
+def test_an_end_that_a_subset_leaves_out_is_no_end_of_it(tmp_path):
+    whole = str(tmp_path / "whole")
+    assert main(["collect", "--env", "cartpole", "--by", "random", "--episodes", "6", "--output-dir", whole]) == 0
+    flags = ["--dataset", whole, "--episodes", "6", "--every", "2", "--output-dir", str(tmp_path / "few")]
+    assert main(["collect", "--as", "subset", *flags]) == 0
+    source, kept, seen = open_dataset(whole), open_dataset(str(tmp_path / "few")), set()
+    for number in range(6):
+        ours, theirs = kept.episode(number), source.episode(number)
+        last = bool((ours[STATE][-1] == theirs[STATE][-1]).all())
+        assert (bool(ours[TERMINATED][-1]), bool(ours[TRUNCATED][-1])) == (last, not last)
+        assert not ours[TERMINATED][:-1].any()
+        assert not ours[TRUNCATED][:-1].any()
+        seen.add(last)
+    assert seen == {True, False}

@@ -150,19 +150,72 @@ def test_td3bcs_target_is_the_lower_slow_critic_and_stops_at_an_end():
     assert found["loss/critics"].item() == pytest.approx(sum((said - t) ** 2 for said in (2, 4) for t in targets) / 2)
 
 
+class Echo(torch.nn.Module):
+    """Critics that both say the action itself, and remember it."""
+
+    def forward(self, seen, action):
+        self.given = action
+        return action.T.expand(2, -1)
+
+
+def test_td3bcs_target_asks_the_slow_policy_with_a_little_noise_within_bounds():
+    settings = td3bc.Config(network=SMALL, blur=50.0, blur_most=0.3)
+    learner = td3bc.Learner(build_policy(NUMBERS, SMALL, "deterministic"), settings, Randomness(0))
+    learner.slow_critics = Echo()
+    batch = {key: value[:1].expand(400, *value.shape[1:]) for key, value in one_step().items()}
+    for shift in (0.0, 3.0):  # far out, where noise would leave the bounds
+        with torch.no_grad():
+            list(learner.slow_head.parameters())[-1].fill_(shift)
+        middle = learner.slow_head(torch.zeros(1, 2)).mode().item()
+        assert middle != learner.policy.head(torch.zeros(1, 2)).mode().item()
+        td3bc.critic_losses(learner, batch, torch.zeros(400, 2))
+        asked = learner.slow_critics.given
+        assert asked.min().item() == pytest.approx(max(middle - 0.3, -1), abs=1e-5)
+        assert asked.max().item() == pytest.approx(min(middle + 0.3, 1), abs=1e-5)
+
+
+def test_td3bcs_policy_and_slow_copies_move_at_every_second_step():
+    learner = td3bc.Learner(
+        build_policy(NUMBERS, SMALL, "deterministic"), td3bc.Config(network=SMALL, lr=0.1), Randomness(0)
+    )
+    watched = {"policy": learner.policy.head, "slow": learner.slow_head, "critics": learner.critics}
+    moved = []
+    for step in range(4):
+        before = {name: [p.clone() for p in part.parameters()] for name, part in watched.items()}
+        learner.update(one_step(reward=step + 1.0), step)
+        moved.append(
+            {n for n in watched if any((a != b).any() for a, b in zip(before[n], watched[n].parameters(), strict=True))}
+        )
+    assert moved == [{"critics"}, {"policy", "slow", "critics"}] * 2
+
+
+def test_iqls_policy_learns_along_a_cosine_by_data_and_again_by_acting():
+    learner = iql.Learner(
+        build_policy(NUMBERS, SMALL, "bounded"), iql.Config(network=SMALL, steps=8, acting=4, lr=0.5, actor_lr=0.1)
+    )
+    rates = []
+    for step in (0, 4, 7, 8, 10):
+        learner.update(one_step(), step)
+        rates.append(learner.actor_optimizer.lr)
+        assert learner.judge_optimizer.lr == 0.5
+    wanted = [0.5 * (1 + math.cos(math.pi * done)) for done in (0, 1 / 2, 7 / 8, 0, 1 / 2)]
+    assert rates == pytest.approx([0.1 * share for share in wanted])
+
+
 def test_cqls_soft_maximum_is_the_logarithm_of_the_integral():
     """Of exp(Q) over the action's range, whatever the policy draws: importance corrects for it."""
     torch.manual_seed(0)
     learner = cql.Learner(
         build_policy(NUMBERS, SMALL, "squashed"), cql.Config(network=SMALL, drawn=20_000), Randomness(0)
     )
-    now = torch.randn(1, 2)
+    now = 10 * torch.randn(3, 2)  # states so far apart that no row could stand for another
     with torch.no_grad():
-        found = cql.soft_maximum(learner, now, now)[:, 0]
+        found = cql.soft_maximum(learner, now, now)
         grid = torch.linspace(-1, 1, 2001)[:, None]
-        heights = learner.critics(now.expand(2001, -1), grid).exp()
-        wanted = torch.trapezoid(heights, grid[:, 0]).log()
-    assert torch.allclose(found, wanted, atol=0.03)
+        heights = torch.stack([learner.critics(row.expand(2001, -1), grid).exp() for row in now], 1)
+        wanted = torch.trapezoid(heights, grid[:, 0], dim=-1).log()
+    assert wanted.std(1).min() > 0.3
+    assert torch.allclose(found, wanted, atol=0.05)
 
 
 def test_cql_is_the_sum_done_by_hand(monkeypatch):
@@ -202,8 +255,12 @@ def test_cql_is_the_sum_done_by_hand(monkeypatch):
 def test_cql_with_choices_is_the_sum_done_by_hand():
     chooser = cql.Chooser(build_policy(CHOICES, SMALL, "q"), cql.Config(network=SMALL, gamma=0.5, conservative=2.0))
     batch = one_step(terminated=True) | {"action": torch.tensor([0, 2])}
+    with torch.no_grad():  # the slow copy has another opinion of what is best
+        bias = list(chooser.slow.head.parameters())[-1]
+        bias.copy_(torch.where(chooser.policy.head(torch.zeros(1, 2)).values[0].argsort().argsort() == 0, 5.0, bias))
     values = chooser.policy.head(torch.zeros(2, 2)).values.detach()
     slow = chooser.slow.head(torch.zeros(2, 2)).values.detach()
+    assert slow[0].argmax() != values[0].argmax()
     found = cql.choice_losses(chooser, batch)
     known = values[torch.arange(2), batch["action"]]
     wanted = 2.0 * (values.exp().sum(1).log() - known).mean()

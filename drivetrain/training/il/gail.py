@@ -211,6 +211,11 @@ class Contest:
     """The demonstrations, the policy and the discriminator between them."""
 
     def __init__(self, config: Config, policy: Driver, demonstrations: Demonstrations, random: Randomness):
+        if demonstrations.over is not None and OVER not in policy.keys:
+            raise BadConfig(
+                f"BadConfig: {config.policy} does not see where all is over, and nor would its judge; start from a run in "
+                f"{config.env}, or anew"
+            )
         self.config, self.policy, self.demonstrations, self.random = config, policy, demonstrations, random
         network = replace(config.network, normalise=True, dropout=0.0, memory="none")
         head = "categorical" if policy.spec.discrete else "deterministic"

@@ -23,7 +23,7 @@ from drivetrain.checkpoint import Randomness
 from drivetrain.data.card import refuse_thinned
 from drivetrain.data.episodes import VALID, Episodes
 from drivetrain.data.open import open_dataset
-from drivetrain.envs.words import aimed, spec_of, stack_of, with_options
+from drivetrain.envs.words import aimed, spec_of, split_name, stack_of, with_options
 from drivetrain.errors import BadConfig, SpecMismatch
 from drivetrain.models.decision import Attention, DecisionTransformer
 from drivetrain.models.driver import Driver, Network
@@ -74,6 +74,8 @@ def with_aims(data: Episodes) -> Episodes:
 def given(config: Config) -> tuple[DecisionTransformer, Episodes]:
     """The policy, in the shape of its data and asking for `aim`, and the data."""
     unfed(config.network)
+    if "aim" in split_name(config.env)[1]:
+        raise BadConfig(f"BadConfig: the aim of dt is --aim, got --env {config.env}; take it out of the env's name")
     env = with_options(config.env, stack=1) if config.env else ""
     refuse_thinned(config.dataset)
     data = open_dataset(config.dataset, spec_of(env) if env else None)
