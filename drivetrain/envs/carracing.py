@@ -106,8 +106,8 @@ def _build(drawing: str, action: Feature) -> gym.Env[Sample, Any]:
         row = gym.spec("CarRacing-v3")
     elif drawing == "envpool":
         raise BadConfig(
-            "BadConfig: drawing=envpool is for training worlds side by side, and its pixels are not Gymnasium's; "
-            "use drawing=official (or fast, the same pixels) to evaluate, collect or film"
+            "BadConfig: drawing=envpool is for training worlds side by side by a reward of their own, and its pixels are not "
+            "Gymnasium's; use drawing=official (or fast, the same pixels) to evaluate, collect or film, or for gail"
         )
     else:
         raise BadConfig(f"BadConfig: carracing has no drawing={drawing}; use fast, official or envpool (training only)")

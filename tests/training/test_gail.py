@@ -262,6 +262,17 @@ def test_with_the_generators_the_discriminators_learning_rate_falls(anneal, toy_
     np.testing.assert_allclose(np.reshape(rates, (4, 5)), left[:, None] * each)
 
 
+@pytest.mark.parametrize("anneal", [True, False])
+def test_so_it_does_with_ppo(anneal, tmp_path, monkeypatch):
+    rates = []
+    improve = gail.Contest.improve
+    monkeypatch.setattr(gail.Contest, "improve", lambda self, *a: rates.append(self.optimizer.lr) or improve(self, *a))
+    by_ppo = gail.Ppo(rollout=8, epochs=1, minibatch=8, anneal=anneal)
+    settings = replace(gail.DEBUG, generator="ppo", worlds=1, steps=32, judge_every=8, judge_lr=0.8, ppo=by_ppo)
+    trained(settings, tmp_path)
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2] if anneal else [0.8] * 4)
+
+
 def test_where_all_is_over_nothing_is_cloned():
     """The distance is of what was done, also where most of the pairs are ends, where nothing is."""
     spec = spec_of("pendulum:absorb=2")

@@ -57,7 +57,7 @@ class Sac:
     batch_size: int = 256
     lr: float = 1e-3
     actor_lr: float = 3e-4
-    anneal: bool = False  # the discriminator's too
+    anneal: bool = False  # all learning rates fall to 0 over the run, the discriminator's too
     tau: float = 0.005
     alpha: float = 0.1
 
@@ -70,7 +70,7 @@ class Ppo:
     epochs: int = 10
     minibatch: int = 256
     lr: float = 3e-4
-    anneal: bool = True
+    anneal: bool = True  # the discriminator's learning rate falls too
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy_weight: float = 0.0
@@ -395,6 +395,7 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
             actor.rebuild(policy, step)
         left = 1 - step / config.steps if settings.anneal else 1.0
         optimizer.lr, cloning.optimizer.lr = settings.lr * left, config.clone * settings.lr * left
+        contest.optimizer.lr = config.judge_lr * left
         rolled = actor.rollout(policy, value)
         run.log_episodes(step, worlds.finished())
         seen = {key: x.flatten(0, 1).unsqueeze(1) for key, x in rolled.observation.items()}
