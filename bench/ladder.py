@@ -69,16 +69,29 @@ def parts_of(name: str) -> dict[str, Callable[[Log], dict[str, Any]]]:
 
 
 def gather(name: str) -> None:
-    """All that is there of a ladder, as `drivetrain ladder` would tell it."""
+    """All that is there of a ladder, as `drivetrain ladder` would tell it: of each algorithm every training, or none."""
+    shipped = ladder.read_ladder(name)
     found = {
         one: json.loads(path.read_text()) for one in parts_of(name) if (path := PARTS_OF_IT / f"{one}.json").exists()
     }
     untrained = found.pop(f"{name}-{FLOORS}", {})
     rungs = [ladder.Rung(**{key: one[key] for key in ladder.Rung._fields}) for one in found.values()]
+    for rung in rungs:
+        words = ["drivetrain", *ladder.command(shipped, rung.algorithm, place(name) / "data", rung.seed)]
+        if rung.said and rung.said["command"] != " ".join(words):
+            old = f"{PARTS_OF_IT.name}/{name}-{rung.algorithm}-{rung.seed}.json"
+            raise SystemExit(
+                f"{old} is of other flags than {name}.toml has now; remove it and its run, and make it anew"
+            )
+    whole = {
+        who for who in catalog.ALGORITHMS if sum(rung.algorithm == who for rung in rungs) == SETTINGS.seeds
+    }  # who refuses does so once per seed here
+    rungs = [rung for rung in rungs if rung.algorithm in whole]
     if not any(rung.said for rung in rungs):
         return
     below = {who: said for who, said in untrained.items() if "returns" in said}
-    said = ladder.told(ladder.read_ladder(name), SETTINGS, next(iter(found.values()))["data"], rungs, below)
+    said = ladder.told(shipped, SETTINGS, next(iter(found.values()))["data"], rungs, below)
+    said["pending"] = [who for who in catalog.ALGORITHMS if who not in whole]
     (RESULTS / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
 
 

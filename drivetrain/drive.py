@@ -241,7 +241,7 @@ def pilot_and_world(path: str, config: Config) -> tuple[Actor, str]:
         "port": config.port,
         **({"film": 1} if config.video or config.page else {}),
     }
-    expert = path in catalog.EXPERTS and not Path(path).exists()
+    expert = path in catalog.EXPERTS
     policy = None if expert else load_policy(resolve(path))
     env = config.env or (policy.spec.env if policy else FAMILY)
     if split_name(env)[0] != FAMILY:

@@ -187,13 +187,15 @@ def entrant(path: str, config: Config) -> Entrant:
         raise BadConfig("BadConfig: a plan's first step is taken as it is; leave --no-greedy out")
     if config.answers != "score" and not (is_speaker(path) or is_speaker(config.against)):
         raise BadConfig(f"BadConfig: {path} acts without words; leave --answers out")
-    if path in (*catalog.EXPERTS, "random") and not Path(path).exists():
+    if path in (*catalog.EXPERTS, "random"):  # a run of that name is ./NAME
         if config.prompt:
             raise BadConfig(f"BadConfig: the expert {path} reads no prompt; leave --prompt out")
         if config.plan.how:
             raise BadConfig(f"BadConfig: the expert {path} has no world model to plan in; leave --plan.how out")
         if not config.env:
-            raise BadConfig(f"BadConfig: the expert {path} needs a world to drive in; add --env NAME")
+            raise BadConfig(
+                f"BadConfig: the expert {path} needs a world to drive in; add --env NAME (a run of that name is ./{path})"
+            )
         env = drawn(config.env, config)
         return Entrant(find_actor(path, spec_of(env)), env, {"name": path})
     if is_speaker(path):

@@ -39,6 +39,7 @@ from drivetrain.rungs import picture, table
 
 LADDERS = Path(__file__).resolve().parent / "ladders"
 PROGRAM = [sys.executable, "-m", "drivetrain"]
+INTERRUPTED = (130, -2)  # statuses
 FLOOR = "random"  # everybody should be above it
 
 
@@ -122,6 +123,8 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
     for (algorithm, seed), words in wanted.items():
         once(folder, f"{algorithm}-{seed}", words)
     data = collected(ladder, folder)
+    tell(f"the data set: {data['episodes']} episodes, {data['frames']:,} steps", settings)
+    floors = {name: judged(folder / f"{name}.json", [name, "--env", ladder.env], settings) for name in floor(ladder)}
     refused: dict[str, Rung] = {}
 
     def climbed(one: tuple[tuple[str, int], list[str]]) -> Rung:
@@ -131,11 +134,11 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
         found = rung(folder, algorithm, seed, words, settings)
         if found.refused:
             refused[algorithm] = found
+            tell(f"{algorithm}: {found.refused}", settings)
         return found
 
     with ThreadPoolExecutor(settings.workers) as pool:
         rungs = list(pool.map(climbed, wanted.items()))
-    floors = {name: judged(folder / f"{name}.json", [name, "--env", ladder.env], settings) for name in floor(ladder)}
     said = told(ladder, settings, data, rungs, floors)
     (folder / "ladder.json").write_text(json.dumps(said, indent=1) + "\n")
     (folder / "ladder.svg").write_text(picture(said))
@@ -194,11 +197,11 @@ def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings
     if not (place / "report.md").exists():
         more = ["--resume"] if (place / "config.json").exists() else []
         done = call([*words, "--output-dir", str(place), "--quiet", *more])
-        why = done.stderr.strip()
+        why = done.stderr.strip().rpartition("\n")[2] or f"ended with status {done.returncode}"
         if done.returncode == 2 and not (place / "metrics.jsonl").exists():
             return Rung(algorithm, seed, {}, refused=why)
-        if done.returncode == 2 and why.rpartition("\n")[2].startswith("NotANumber"):
-            tell(f"{name}: lost: {why}", settings)
+        if done.returncode not in (0, 2, *INTERRUPTED) or (done.returncode == 2 and why.startswith("NotANumber")):
+            tell(f"{name}: lost: {why}", settings)  # the others' trouble it is not; the next climb tries it again
             return Rung(algorithm, seed, {}, lost=why)
         refuse_failure(done, name)
     said = judged(place / "eval.json", [str(place)], settings)
@@ -239,17 +242,18 @@ def judged(kept: Path, who: list[str], settings: Config) -> dict[str, Any]:
 
 
 def once(folder: Path, name: str, words: Sequence[str]) -> None:
-    """Refuse what is there already and was made by another command."""
+    """Refuse what is there already and was made by another command; wherever the folder lies."""
     path = folder / "commands" / f"{name}.json"
+    words = [word.replace(f"{folder}{os.sep}", "", 1) for word in words]
     if path.exists():
-        if json.loads(path.read_text()) == list(words):
+        if json.loads(path.read_text()) == words:
             return
         if (folder / name).exists():  # what was refused left no folder, and may be mended
             raise BadConfig(
                 f"BadConfig: {folder / name} was made by other settings; move {folder} away, or name another folder"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(words)) + "\n")
+    path.write_text(json.dumps(words) + "\n")
 
 
 def run(words: Sequence[str], what: str) -> str:
@@ -259,7 +263,7 @@ def run(words: Sequence[str], what: str) -> str:
 
 
 def refuse_failure(done: subprocess.CompletedProcess[str], what: str) -> None:
-    if done.returncode in (130, -2):
+    if done.returncode in INTERRUPTED:
         raise KeyboardInterrupt
     if done.returncode == 2:
         raise UserError(done.stderr.strip().splitlines()[-1])

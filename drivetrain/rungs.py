@@ -42,6 +42,8 @@ def table(said: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     refused = [f"- `{name}`: {why.partition(': ')[2] or why}" for name, why in said["refused"].items()]
     more = ["", "Not on this ladder:", "", *refused] if refused else []
+    if pending := said.get("pending"):
+        more += ["", f"Not climbed yet: {', '.join(f'`{name}`' for name in pending)}."]
     return "\n".join([*lines, *more]) + "\n"
 
 

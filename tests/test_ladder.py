@@ -1,5 +1,6 @@
 """The ladder: what it trains, whom it names with a reason, what it does not do twice, and what it draws."""
 
+import importlib.util
 import json
 import subprocess
 import xml.etree.ElementTree
@@ -173,7 +174,59 @@ def test_a_ladder_that_was_refused_can_be_mended(tmp_path):
         ladder.once(tmp_path, "ppo-0", ["train", "ppo", "--steps", "4"])
 
 
-def test_one_training_that_is_lost_does_not_stop_the_others(tmp_path, monkeypatch):
+def test_a_ladder_may_be_named_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "bc-0").mkdir(parents=True)
+    for folder in (Path("out"), tmp_path / "out"):
+        ladder.once(folder, "bc-0", ["train", "bc", "--dataset", str(folder / "data")])
+    with pytest.raises(UserError, match="was made by other settings"):
+        ladder.once(Path("out"), "bc-0", ["train", "bc", "--dataset", "other/data"])
+
+
+def test_an_experts_name_is_the_expert_whatever_lies_beside(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cartpole").mkdir()
+    assert main(["eval", "cartpole", "--env", "cartpole", "--episodes", "1"]) == 0
+    assert main(["eval", "cartpole"]) == 2
+    assert "a run of that name is ./cartpole" in capsys.readouterr().err
+
+
+def test_the_bench_gathers_whole_algorithms_of_the_flags_that_ship(tmp_path, monkeypatch):
+    bench = Path(__file__).resolve().parents[1] / "bench"
+    monkeypatch.syspath_prepend(str(bench))
+    how = importlib.util.spec_from_file_location("bench_ladder", bench / "ladder.py")
+    bench_ladder = importlib.util.module_from_spec(how)
+    how.loader.exec_module(bench_ladder)
+    monkeypatch.setattr(bench_ladder, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench_ladder, "PARTS_OF_IT", tmp_path / "parts")
+    (tmp_path / "parts").mkdir()
+    shipped = ladder.read_ladder("cartpole")
+
+    def keep(algorithm, seed, **more):
+        words = ["drivetrain", *ladder.command(shipped, algorithm, Path("runs/ladder/cartpole/data"), seed)]
+        said = {"returns": [seed, 9.0], "summary": summary(seed, None, None), "minutes": 1.0, "acted": 0, "steps": 1}
+        part = {"data": {"frames": 5, "episodes": 1, "command": ""}, "algorithm": algorithm, "seed": seed,
+                "said": {**said, "command": " ".join(words), **more}, "refused": "", "lost": ""}  # fmt: skip
+        (tmp_path / "parts" / f"cartpole-{algorithm}-{seed}.json").write_text(json.dumps(part))
+
+    for seed in range(3):
+        keep("bc", seed)
+    keep("iql", 0)
+    bench_ladder.gather("cartpole")
+    said = json.loads((tmp_path / "cartpole.json").read_text())
+    assert [rung["algorithm"] for rung in said["rungs"]] == ["bc"]
+    assert {"iql", "ppo"} < set(said["pending"])
+    assert "Not climbed yet: " in table(said)
+    keep("iql", 1, command="drivetrain train iql --steps 3")
+    with pytest.raises(SystemExit, match=r"cartpole-iql-1\.json is of other flags"):
+        bench_ladder.gather("cartpole")
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [(2, "warning\nNotANumber: the loss is nan at step 3; lower --lr"), (-9, ""), (1, "Error: x")],
+)
+def test_one_training_that_is_lost_does_not_stop_the_others(status, trouble, tmp_path, monkeypatch):
     """Nor does it stand for its algorithm: the other trainings do."""
     path = tmp_path / "mine.toml"
     path.write_text(SMALL)
@@ -184,14 +237,14 @@ def test_one_training_that_is_lost_does_not_stop_the_others(tmp_path, monkeypatc
             place = Path(words[words.index("--output-dir") + 1])
             place.mkdir(parents=True, exist_ok=True)
             (place / "metrics.jsonl").write_text("")
-            return subprocess.CompletedProcess(words, 2, "", "NotANumber: the loss is nan at step 3; lower --lr")
+            return subprocess.CompletedProcess(words, status, "", trouble)
         return once(words)
 
     monkeypatch.setattr(ladder, "call", call)
     settings = ladder.Config(only="ppo", seeds=2, episodes=1, output_dir=str(tmp_path / "out"))
     (rung,) = ladder.climb(str(path), settings)["rungs"]
     assert [run["seed"] for run in rung["runs"]] == [1]
-    assert list(rung["lost"]) == ["0"]
+    assert rung["lost"] == {"0": trouble.rpartition("\n")[2] or "ended with status -9"}
     assert "seed 0 lost" in (tmp_path / "out" / "ladder.md").read_text()
 
 
