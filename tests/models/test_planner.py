@@ -6,6 +6,7 @@ import torch
 
 from drivetrain.envs.words import spec_of
 from drivetrain.errors import BadConfig
+from drivetrain.models import planner as planning
 from drivetrain.models.driver import Network
 from drivetrain.models.planner import Plan, Planner, evenly, search, weigh
 from drivetrain.models.rssm import Size
@@ -31,6 +32,30 @@ def test_a_search_that_learns_from_its_rounds_beats_as_many_drawn_evenly(how):
     drawn = [apart(found("shooting", seed)).item() for seed in range(20)]
     assert np.mean(mine) > np.mean(drawn) / 4
     assert np.mean(mine) > -0.1
+
+
+def test_a_search_goes_on_looking_where_all_its_best_agree():
+    rounds = []
+
+    def worth(plans):
+        rounds.append(plans)
+        return -plans.square().sum((-2, -1))
+
+    plan = Plan(how="cem", horizon=1, candidates=64, rounds=3, best=1)
+    search(worth, torch.zeros(1, 1, 1), plan, False, torch.Generator().manual_seed(0))
+    assert rounds[-1].std().item() == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize("env", ["pendulum", "cartpole"])
+def test_the_rest_of_a_plan_is_kept_one_step_on(env, monkeypatch):
+    policy = Dreamer(spec_of(env), NETWORK, SIZE).eval()
+    planner = Planner(policy, Plan(how="cem", horizon=3))
+    plan = torch.tensor([[[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]]])[..., : policy.world.action]
+    monkeypatch.setattr(planning, "search", lambda *given: plan)
+    seen = {STATE: np.zeros((1, *spec_of(env).observations[STATE].shape), np.float32)}
+    _, memory, info = planner.act(seen, planner.initial(1), greedy=True, generator=torch.Generator())
+    assert torch.equal(memory["plan"], torch.cat([plan[:, 1:], planner.blank[:, :1]], 1))
+    assert info["raw"].item() == (1 if env == "cartpole" else pytest.approx(0.1))
 
 
 def test_shooting_takes_the_best_of_all_it_drew():

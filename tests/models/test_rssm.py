@@ -27,6 +27,15 @@ def model():
     return RSSM(5, 2, SMALL)
 
 
+def test_numbers_are_held_as_unlikely_as_their_two_hots_weigh():
+    torch.manual_seed(0)
+    head = Numbers(3, 8)
+    logits, x = torch.randn(5, BINS).log_softmax(-1), torch.tensor([-7.0, -0.3, 0.0, 0.4, 120.0])
+    wanted = [-(two_hot(each, bins()) * logits).sum(-1) for each in (x, 2 * x)]
+    torch.testing.assert_close(head.unlikely(logits, x), wanted[0])
+    torch.testing.assert_close(head.unlikely(logits, x, 2 * x), wanted[0] + wanted[1])
+
+
 def test_symlog_and_back():
     x = torch.tensor([-100.0, -1.0, 0.0, 0.5, 1e4])
     assert symlog(x).tolist() == pytest.approx(

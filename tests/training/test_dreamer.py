@@ -13,7 +13,7 @@ from drivetrain.envs.rollout import rollout
 from drivetrain.envs.words import spec_of
 from drivetrain.errors import BadConfig
 from drivetrain.models.driver import Network
-from drivetrain.models.rssm import Size
+from drivetrain.models.rssm import BINS, Size, bins, symlog, two_hot
 from drivetrain.models.world import Bounded, Dreamer, Picture
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, INSTRUCTION, STATE, Feature, Spec
@@ -51,6 +51,93 @@ def batch(count=2, length=4):
         "valid": torch.ones(count, length, dtype=torch.bool),
         "is_first": first,
     }
+
+
+def saying(head, where):
+    """Chances around one of its values, which what it is shown moves."""
+    head.net[-1].bias.data = -((torch.arange(BINS) - where) ** 2) / 8.0
+    torch.nn.init.normal_(head.net[-1].weight, std=0.3)
+
+
+def test_what_a_dream_teaches_is_the_sum_done_by_hand(monkeypatch):
+    mine = learner(entropy_weight=0.5, gamma=0.9, gae_lambda=0.7)
+    for head, where in ((mine.world.reward, 131), (mine.critic, 134), (mine.slow, 129)):
+        saying(head, where)
+    features = torch.randn(3, 2, mine.world.rssm.width)
+    likely, entropy = -torch.rand(2, 2), torch.rand(2, 2)
+    monkeypatch.setattr(dreamer, "dreamed", lambda learner, state: dreamer.Dream(features, likely, entropy))
+    mine.range = torch.tensor([0.0, 4.0])
+    found = dreamer.dream_losses(mine, None, torch.tensor([True, False]))  # the second began at an end
+    reward, value = mine.world.reward.mean(features), mine.critic.mean(features)
+    on = mine.world.goes_on(features)[..., 0].sigmoid()
+    second = reward[2] + 0.9 * on[2] * value[2]
+    first = reward[1] + 0.9 * on[1] * (0.3 * value[1] + 0.7 * second)
+    returns = torch.stack([first, second])
+    weight = torch.stack([torch.ones(2), 0.9 * on[1]]) * torch.tensor([1.0, 0.0])
+    spread = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95]))
+    torch.testing.assert_close(mine.range, 0.99 * torch.tensor([0.0, 4.0]) + 0.01 * spread)
+    gain = likely * (returns - value[:-1]) / (mine.range[1] - mine.range[0]) + 0.5 * entropy
+    torch.testing.assert_close(found["loss/actor"], -(weight * gain).mean())
+    told = two_hot(returns, bins()) + two_hot(mine.slow.mean(features[:-1]), bins())
+    wanted = -(weight * (told * mine.critic(features[:-1])).sum(-1)).mean()
+    torch.testing.assert_close(found["loss/critic"], wanted)
+
+
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+def test_a_dream_tells_what_its_actor_thought_of_what_it_did(env, monkeypatch):
+    mine, done = learner(env), []
+    remember = mine.world.done
+    monkeypatch.setattr(mine.world, "done", lambda action: done.append(action) or remember(action))
+    state = mine.world.rssm.initial(3)
+    dream = dreamer.dreamed(mine, state)
+    chances = mine.policy.actor(dream.features[:-1])
+    torch.testing.assert_close(dream.log_prob, chances.log_prob(torch.stack(done)))
+    torch.testing.assert_close(dream.entropy, chances.entropy())
+    wanted = list(mine.policy.actor.parameters())
+    slopes = [torch.autograd.grad(x.sum(), wanted) for x in (dream.log_prob, chances.log_prob(torch.stack(done)))]
+    for ours, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert not dream.features.requires_grad
+
+
+def test_where_nothing_ends_it_goes_on_and_the_slow_critic_follows():
+    mine = learner(tau=0.5, actor_lr=0.1)
+    mine.world.goes_on[-1].bias.data[:] = 20.0
+    assert dreamer.losses(mine, batch())[0]["loss/goes_on"].item() < 1e-3
+    before = [p.clone() for p in mine.slow.parameters()]
+    mine.update(batch())
+    for old, slow, fast in zip(before, mine.slow.parameters(), mine.critic.parameters(), strict=True):
+        torch.testing.assert_close(slow, old.lerp(fast, 0.5))
+
+
+def test_numbers_are_seen_and_told_by_their_symlog():
+    world = learner().world
+    seen = {STATE: torch.tensor([[[0.0, 9.0, -50.0, 1e4]]])}
+    world.encoders[0] = torch.nn.Identity()
+    torch.testing.assert_close(world.embed(seen), symlog(seen[STATE]))
+    world.tell[0] = torch.nn.Identity()
+    assert world.unlike(symlog(seen[STATE]), seen).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_acting_carries_what_a_recording_says():
+    """Step by step it comes by the same states as along the recording of what was seen and done."""
+    policy = learner().policy.eval()
+    policy.world.rssm.draw = lambda chances, generator: chances.flatten(-2)  # no chance in it
+    seen, memory, done, held = torch.randn(1, 4, 4), policy.initial(1), [], []
+    for t in range(4):
+        _, memory, info = policy.act({STATE: seen[:, t].numpy()}, memory, greedy=True, generator=None)
+        done.append(policy.world.done(info["raw"]))
+        held.append(memory["deterministic"])
+    before = torch.stack([torch.zeros(1, 2), *done[:-1]], 1)
+    found = policy.world.look({STATE: seen}, before, torch.tensor([[True, False, False, False]]), None)
+    torch.testing.assert_close(torch.stack(held, 1), found.state.deterministic)
+
+
+def test_every_choice_of_an_actor_stays_possible():
+    actor = learner().policy.actor
+    actor.net[-1].bias.data = torch.tensor([1e4, 0.0])
+    width = actor.net[0][0].in_features
+    assert actor(torch.zeros(1, width)).logits.exp().min().item() == pytest.approx(0.01 / 2, rel=1e-3)
 
 
 def test_what_leads_to_another_episode_teaches_neither_reward_nor_end():

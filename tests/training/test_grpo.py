@@ -45,6 +45,42 @@ def test_advantages_are_within_their_group_and_an_even_group_teaches_nothing():
     np.testing.assert_allclose(grpo.advantages(played(RETURNS), by_deviation=False)[0], [[-1, 0, 1], [0, 0, 0]])
 
 
+def test_pieces_weigh_alike_and_an_anchor_or_entropy_pulls_as_it_says():
+    policy, first = (build_policy(CHOICES, LEAN, "categorical") for _ in range(2))
+    for p in policy.head.parameters():
+        torch.nn.init.normal_(p)
+    settings = grpo.Config(groups=2, members=3, minibatch=8, anchor=1.0, entropy_weight=1.0)
+    whole = played(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    pieces = grpo.batches(policy, first, whole, settings, torch.Generator().manual_seed(0))
+    assert [(len(piece.action), piece.share) for piece in pieces] == [(8, 1 / 8), (4, 1 / 8)]
+    said = grpo.losses(policy, pieces[1], settings)
+    chances, other = (p.head(grpo.looked(p, pieces[1].observation)) for p in (policy, first))
+    assert chances.divergence(other).sum() > 0.1
+    torch.testing.assert_close(said["loss/anchor"], chances.divergence(other).sum() / 8)
+    torch.testing.assert_close(said["loss/entropy"], -chances.entropy().sum() / 8)
+
+
+def test_each_turn_plays_other_beginnings_at_a_smaller_rate(tmp_path, monkeypatch):
+    """And the running mean of what is seen moves only once the policy has learned by the one it acted with."""
+    told, rates, order, play, make = [], [], [], grpo.Beginnings.play, grpo.batches
+
+    def seen(self, policy, seeds, *more):
+        told.append(tuple(seeds.tolist()))
+        return play(self, policy, seeds, *more)
+
+    monkeypatch.setattr(grpo.Beginnings, "play", seen)
+    monkeypatch.setattr(grpo, "batches", lambda *given: order.append("learn") or make(*given))
+    monkeypatch.setattr(grpo, "update", lambda p, flat, adam, *more: rates.append(adam.lr) or {"loss": torch.zeros(())})
+    monkeypatch.setattr(grpo.Driver, "observe", lambda self, seen: order.append("observe"))
+    settings = replace(grpo.DEBUG, steps=600, horizon=0, network=Network(hidden=(8,), normalise=True))
+    run = Run(tmp_path, quiet=True, checkpoint_every=10**9)
+    run.begin("grpo", config.to_json(settings))
+    grpo.train(settings, run)
+    assert order == ["learn", "observe"] * len(told)
+    assert len(set(told)) == len(told) > 1
+    assert rates[0] == settings.lr > rates[-1]
+
+
 def test_a_group_of_which_a_world_broke_teaches_nothing():
     """What it returned by then is no outcome of what was done."""
     whole = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -155,22 +155,30 @@ def lambda_returns(reward: Tensor, value: Tensor, discount: Tensor, gae_lambda: 
     return torch.stack(found[::-1])
 
 
-@torch.no_grad()
-def dreamed(learner: Learner, state: State) -> tuple[Tensor, Tensor]:
-    """The actor goes on from there, eyes closed: features [H + 1, N, F] and what it did [H, N, ...]."""
-    features, actions = [state.features], []
+class Dream(NamedTuple):
+    features: Tensor  # [H + 1, N, F]
+    log_prob: Tensor  # [H, N], of what was done; the actor learns through this and the next, and asks no second time
+    entropy: Tensor  # [H, N]
+
+
+def dreamed(learner: Learner, state: State) -> Dream:
+    """The actor goes on from there, eyes closed."""
+    features, likely, entropy = [state.features], [], []
     for _ in range(learner.config.dream):
-        action = learner.policy.actor(state.features).sample(learner.random.torch)
-        state = learner.world.rssm.dream(state, learner.world.done(action), learner.random.torch)
-        features.append(state.features)
-        actions.append(action)
-    return torch.stack(features), torch.stack(actions)
+        chances = learner.policy.actor(features[-1])
+        with torch.no_grad():
+            action = chances.sample(learner.random.torch)
+            state = learner.world.rssm.dream(state, learner.world.done(action), learner.random.torch)
+            features.append(state.features)
+        likely.append(chances.log_prob(action))
+        entropy.append(chances.entropy())
+    return Dream(torch.stack(features), torch.stack(likely), torch.stack(entropy))
 
 
 def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Tensor]:
     """Of actor and critic, in dreams that begin at these states; what follows an end counts for nothing."""
     world, config = learner.world, learner.config
-    features, actions = dreamed(learner, state)
+    features, likely, entropy = dreamed(learner, state)
     said = learner.critic(features)
     with torch.no_grad():
         reward = world.reward.mean(features[1:])
@@ -183,14 +191,13 @@ def dream_losses(learner: Learner, state: State, alive: Tensor) -> dict[str, Ten
         learner.range.lerp_(spread, SLOWLY) if learner.range.any() else learner.range.copy_(spread)
         ahead = (returns - values[:-1]) / (learner.range[1] - learner.range[0]).clamp(min=1.0)
         slow = learner.slow.mean(features[:-1])
-    chances = learner.policy.actor(features[:-1])
-    gain = chances.log_prob(actions) * ahead + config.entropy_weight * chances.entropy()
+    gain = likely * ahead + config.entropy_weight * entropy
     unlikely = learner.critic.unlikely(said[:-1], returns, slow)
     return {
         "loss/actor": -(weight * gain).mean(),
         "loss/critic": (weight * unlikely).mean(),
         "watch/dreamed_return": returns.mean(),
-        "watch/entropy": chances.entropy().mean().detach(),
+        "watch/entropy": entropy.mean().detach(),
     }
 
 
