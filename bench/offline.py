@@ -10,7 +10,7 @@
     acted-ALGORITHM-SEED    iql and td3bc on HalfCheetah go on by acting for 25,000 steps, from what they made of medium-replay
     gail-ENV-SEED, bc-few-ENV-SEED   from every twentieth pair of four expert episodes; gail-random from a random player's,
                             gail-alone-ENV-SEED without cloning them beside
-    pixels-ALGORITHM        IQL and cloning on what a CarRacing policy did well and badly
+    pixels-ALGORITHM-SEED   IQL and cloning on what a CarRacing policy did well and badly
 
 Scores are 100 * (return - random) / (expert - random) by each set's own references, over 20 episodes from seed 95,000 on, which
 no training draws, at the last checkpoint. Everything lies in bench/results/offline/PART.json with its commands and seconds.
@@ -173,16 +173,16 @@ def from_few(algorithm: str, env: str, kind: str, seed: int) -> Callable[[Log], 
     return part
 
 
-def from_pixels(algorithm: str) -> Callable[[Log], dict[str, Any]]:
+def from_pixels(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     """The rounds of an imitation: what it did when it knew little, and when it knew much, and not what it was told to do."""
 
     def part(log: Log) -> dict[str, Any]:
         source = imitated(log, "continuous", 0, "--network.camera", "cnn", name="cnn", after=FEWER) / "rounds"
         data = ",".join(str(path) for path in sorted(source.iterdir()) if (path / "meta").is_dir())
-        flags = ["--dataset", data, "--steps", "6000", "--batch-size", "64"]
+        flags = ["--dataset", data, "--steps", "2000", "--batch-size", "64", "--seed", str(seed)]
         flags += ["--network.hidden", "256", "--network.activation", "relu"]
         flags += ["--held-out", "0", "--as-done"] if algorithm == "bc" else []
-        run = log.train(RUNS / f"pixels-{algorithm}", algorithm, *flags)
+        run = log.train(RUNS / f"pixels-{algorithm}-{seed}", algorithm, *flags)
         said = json.loads(log.run("eval", str(run), "--episodes", "30", "--seed", "90000", "--fast", "--json"))[
             "result"
         ]
@@ -207,7 +207,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
     **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in GAILS for env in ENVS for seed in SEEDS},
     "gail-random": from_few("gail", "hopper", "few-random", 0),
-    **{f"pixels-{algorithm}": from_pixels(algorithm) for algorithm in ("bc", "iql")},
+    **{f"pixels-{algorithm}-{seed}": from_pixels(algorithm, seed) for seed in SEEDS for algorithm in ("bc", "iql")},
 }
 
 
