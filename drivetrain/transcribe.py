@@ -132,10 +132,11 @@ def subset(config: Subset) -> str:
     if data.episodes < config.episodes:
         raise BadData(f"BadData: {config.dataset} has {data.episodes} episodes, --episodes asks for {config.episodes}")
     writer = Writer(Path(config.output_dir), replace(data.spec, fps=data.spec.fps / config.every))
-    random = np.random.default_rng(config.seed)
+    random, ends = np.random.default_rng(config.seed), 0
     for number in range(config.episodes):
         episode = data.episode(number)
         length = len(episode[ACTION])
+        ends += int(episode[TERMINATED][-1])
         kept = np.arange(random.integers(min(config.every, length)), length, config.every)
         for i in kept:
             step = {key: values[i] for key, values in episode.items()}
@@ -144,6 +145,7 @@ def subset(config: Subset) -> str:
         writer.end_episode()
     writer.finish()
     made = {"dataset": config.dataset, "episodes": config.episodes, "every": config.every, "seed": config.seed}
+    made["ends"] = ends  # whose steps are left out, for the most part
     card = write_card(Path(config.output_dir), made)
     return f"{card['episodes']} episodes, {card['frames']} frames: {config.output_dir}"
 

@@ -23,6 +23,20 @@ def refuse_thinned(dataset: str) -> None:
             )
 
 
+def thinned(dataset: str) -> tuple[int, int]:
+    """How many steps each of a set stands for, and how many of its episodes ended by themselves; of a whole set 1 and 0, for
+    that one tells its ends itself."""
+    paths = [Path(part.strip()) / CARD for part in dataset.split(",")]
+    made = [read_json(path)["made"] if path.is_file() else {} for path in paths]
+    if max(one.get("every", 1) for one in made) == 1:
+        return 1, 0
+    if len(made) > 1:
+        raise BadData(f"BadData: of {dataset} one has a step in many, and they do not weigh alike; give that one alone")
+    if "ends" not in made[0]:
+        raise BadData(f"BadData: {dataset} does not say how many of its episodes ended by themselves; make it anew")
+    return made[0]["every"], made[0]["ends"]
+
+
 def write_card(root: Path, made: dict[str, Any]) -> dict[str, Any]:
     """`meta/card.json`; `made` is how it came to be."""
     data = open_lerobot(root)

@@ -10,10 +10,11 @@ import torch
 from drivetrain import config
 from drivetrain.checkpoint import Randomness
 from drivetrain.cli import main
+from drivetrain.data.card import thinned
 from drivetrain.data.open import open_dataset
 from drivetrain.envs.rollout import rollout
 from drivetrain.envs.words import make_env, spec_of
-from drivetrain.errors import BadConfig, UnknownName
+from drivetrain.errors import BadConfig, BadData, UnknownName
 from drivetrain.models.driver import Network, build_policy
 from drivetrain.run import Run
 from drivetrain.sample import ACTION, FRONT, OVER, STATE, TERMINATED, TRUNCATED, Feature, Spec
@@ -325,3 +326,16 @@ def test_an_end_that_a_subset_leaves_out_is_no_end_of_it(tmp_path):
         assert not ours[TRUNCATED][:-1].any()
         seen.add(last)
     assert seen == {True, False}
+    spec = spec_of("cartpole:absorb=3")
+    settings = replace(gail.DEBUG, dataset=str(tmp_path / "few"), env=spec.env, generator="ppo")
+    shown = gail.shown(settings, kept, build_policy(spec, LEAN, "categorical"), gail.Hidden(spec.env, 1))
+    assert (len(shown), int(shown.over.sum())) == (2 * len(kept) + 3 * 6, 3 * 6), (
+        "each counts for two, an end for three"
+    )
+    with pytest.raises(BadData, match="give that one alone"):
+        thinned(f"{tmp_path / 'few'},{whole}")
+    card = tmp_path / "few" / "meta" / "card.json"
+    card.write_text(card.read_text().replace('"ends"', '"end"'))
+    with pytest.raises(BadData, match="make it anew"):
+        thinned(str(tmp_path / "few"))
+    assert thinned(whole) == (1, 0)

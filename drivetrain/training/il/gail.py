@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from drivetrain import transforms
 from drivetrain.checkpoint import Randomness
-from drivetrain.data.card import refuse_thinned
+from drivetrain.data.card import refuse_thinned, thinned
 from drivetrain.data.episodes import Episodes, drawn
 from drivetrain.data.open import open_dataset
 from drivetrain.data.replay import Replay
@@ -160,19 +160,18 @@ def losses(
 
 
 class Demonstrations:
-    """Pairs of the demonstrator, as a discriminator takes them."""
+    """Pairs of the demonstrator, as a discriminator takes them. After an end the policy is seen `stays` times where all is
+    over, and so is the demonstrator; where only one step in `every` was kept, `ends` says how often there was one."""
 
-    def __init__(self, data: Episodes, policy: Driver, spec: Spec, stays: int = 1):
+    def __init__(self, data: Episodes, policy: Driver, spec: Spec, stays: int = 1, every: int = 1, ends: int = 0):
         self.data, self.keys = data, [key for key in spec.observations if key != OVER]
-        frames = np.arange(len(data))
+        frames = np.arange(len(data)).repeat(every if ends else 1)
         action = transforms.apply(policy.transforms, {ACTION: np.asarray(data.values(ACTION))})[ACTION]
         self.action, self.over = torch.from_numpy(np.ascontiguousarray(action)), None
-        if (
-            OVER in spec.observations
-        ):  # after an end the policy is seen `stays` times where all is over; so is the demonstrator
-            ends = np.repeat(np.flatnonzero(np.asarray(data.values(TERMINATED))), stays)
-            frames = np.concatenate([frames, ends])
-            self.over = torch.arange(len(frames)) >= len(data)
+        if OVER in spec.observations:
+            steps, count = len(frames), ends if every > 1 else int(np.asarray(data.values(TERMINATED)).sum())
+            frames = np.concatenate([frames, np.zeros(count * stays, frames.dtype)])  # whichever: nothing is seen of it
+            self.over = torch.arange(len(frames)) >= steps
         self.frames = frames
 
     def __len__(self) -> int:
@@ -270,9 +269,10 @@ class Cloning:
         return {"loss/clone": loss.detach()}
 
 
-def stays(config: Config) -> int:
-    """Steps that an episode goes on after an end, where ends are places where one stays."""
-    return int(split_name(config.env)[1].get("absorb", 1))
+def shown(config: Config, data: Episodes, policy: Driver, worlds: Worlds) -> Demonstrations:
+    stays = int(split_name(config.env)[1].get("absorb", 1))  # steps that an episode goes on after an end
+    every, ends = thinned(config.dataset) if OVER in worlds.sample_spec.observations else (1, 0)
+    return Demonstrations(data, policy, worlds.sample_spec, stays, every, ends)
 
 
 def given(config: Config) -> Episodes:
@@ -320,7 +320,7 @@ def by_sac(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
                           network=config.network, seed=config.seed, **asdict(config.sac))  # fmt: skip
     policy = sac.begin(settings, worlds)
     learner = sac.Learner(policy, settings, random)
-    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec, stays(config)), random)
+    contest = Contest(config, policy, shown(config, data, policy, worlds), random)
     replay = Replay(
         worlds.sample_spec,
         settings.capacity,
@@ -368,7 +368,7 @@ def by_ppo(config: Config, run: Run, worlds: Hidden, data: Episodes, random: Ran
     settings = ppo.Config(env=config.env, policy=config.policy, steps=config.steps, worlds=config.worlds, gamma=config.gamma,
                           network=config.network, seed=config.seed, **asdict(config.ppo))  # fmt: skip
     policy, value = ppo.begin(settings, worlds)
-    contest = Contest(config, policy, Demonstrations(data, policy, worlds.sample_spec, stays(config)), random)
+    contest = Contest(config, policy, shown(config, data, policy, worlds), random)
     flat = Flat([*policy.parameters(), *value.parameters()])
     optimizer = Adam(flat, settings.lr, eps=1e-5)
     scale = ppo.RewardScale(config.worlds, config.gamma)
