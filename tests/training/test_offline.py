@@ -125,6 +125,27 @@ def test_iqls_parts_teach_their_own_networks_alone():
             assert any(g is not None and g.abs().sum() > 0 for g in given_) == (part is of)
 
 
+def test_iqls_encoder_learns_from_all_three_and_its_networks_as_if_alone():
+    torch.manual_seed(0)
+    policy = build_policy(NUMBERS, replace(SMALL, state_layers=(8,)), "bounded")
+    learner = iql.Learner(policy, iql.Config(network=SMALL))
+    batch = {**one_step(), STATE: torch.randn(2, 1, 2)}
+    found, (encoder,) = iql.losses(learner, batch), policy.encoders
+    parts = {"loss/value": learner.value, "loss/critics": learner.critics, "loss/actor": policy.head}
+    for name, own in parts.items():
+        slopes = torch.autograd.grad(found[name], [*encoder.parameters(), *own.parameters()], retain_graph=True)
+        assert all(slope.abs().sum() > 0 for slope in slopes[:2])
+        for parameter, slope in zip(own.parameters(), slopes[len(list(encoder.parameters())) :], strict=True):
+            parameter.wanted = slope
+    learner.update(batch, 0)
+    for row in (learner.judge_row, learner.actor_row):
+        for parameter, slope in zip(
+            row.parameters, row.row.grad.split([p.numel() for p in row.parameters]), strict=True
+        ):
+            if hasattr(parameter, "wanted"):
+                torch.testing.assert_close(slope, parameter.wanted.flatten())
+
+
 def test_td3bcs_critic_is_weighed_by_its_own_size_without_a_gradient_through_it():
     config_ = td3bc.Config(network=SMALL, climb=2.5)
     learner = td3bc.Learner(build_policy(NUMBERS, SMALL, "deterministic"), config_, Randomness(0))

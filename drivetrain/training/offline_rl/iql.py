@@ -5,7 +5,8 @@
 Kostrikov et al. 2021. The value is an upper expectile of what the data's own actions are worth, so it leans towards the best
 of them; critics bootstrap from that value, never from a maximum; and the policy clones the data's actions, each weighted by
 the exponential of its advantage. The policy is a Gaussian whose mean is squashed and whose deviation does not depend on what
-is seen (a squashed Gaussian does much worse here). Rewards are scaled by the spread of the data's returns, as for the
+is seen (a squashed Gaussian does much worse here). An encoder learns from all of it: what the better actions were is a plain
+regression, and shows it things that their worth does not. Rewards are scaled by the spread of the data's returns, as for the
 published figures. Choices work too: critics take them as one of many.
 """
 
@@ -23,7 +24,7 @@ from drivetrain.data.transitions import NEXT
 from drivetrain.models.driver import Driver, Network
 from drivetrain.models.heads import TwinQ, ValueHead
 from drivetrain.run import Run
-from drivetrain.training.flat import Adam, Flat
+from drivetrain.training.flat import Adam, Flat, backward
 from drivetrain.training.offline_rl.acting import Experience, falling
 from drivetrain.training.offline_rl.given import features, given, go_on, seeing, taken
 from drivetrain.training.start import finished
@@ -79,8 +80,7 @@ class Learner:
 
     def update(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         parts = losses(self, batch)
-        self.judge_row.backward(parts["loss/critics"] + parts["loss/value"])
-        self.actor_row.backward(parts["loss/actor"])
+        backward((self.judge_row, self.actor_row), parts["loss/critics"] + parts["loss/value"] + parts["loss/actor"])
         self.actor_optimizer.lr = self.config.actor_lr * falling(step, self.config)
         self.judge_optimizer.step()
         self.actor_optimizer.step()
@@ -102,7 +102,9 @@ def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     ahead = worth - value
     leaning = torch.where(ahead > 0, config.expectile, 1 - config.expectile)
     weight = (config.temperature * ahead.detach()).exp().clamp(max=config.most_weight)
-    chances = policy.head(now.detach())
+    chances = policy.head(
+        now
+    )  # what is to be done teaches to see as well: it is a regression, which no critic's error bends
     return {
         "loss/value": (leaning * ahead.square()).mean(),
         "loss/critics": (learner.critics(now, action) - target).square().mean(1).sum(),
