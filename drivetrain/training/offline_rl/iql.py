@@ -5,9 +5,9 @@
 Kostrikov et al. 2021. The value is an upper expectile of what the data's own actions are worth, so it leans towards the best
 of them; critics bootstrap from that value, never from a maximum; and the policy clones the data's actions, each weighted by
 the exponential of its advantage. The policy is a Gaussian whose mean is squashed and whose deviation does not depend on what
-is seen (a squashed Gaussian does much worse here). An encoder learns from all of it: what the better actions were is a plain
-regression, and shows it things that their worth does not. Rewards are scaled by the spread of the data's returns, as for the
-published figures. Choices work too: critics take them as one of many.
+is seen (a squashed Gaussian does much worse here). An encoder learns from critics and policy alike, each by an optimiser of its
+own: what the better actions were is a plain regression, and shows it things that their worth does not. Rewards are scaled by
+the spread of the data's returns, as for the published figures. Choices work too: critics take them as one of many.
 """
 
 from __future__ import annotations
@@ -67,23 +67,33 @@ class Learner:
         self.critics = TwinQ(policy.width, self.actions, hidden)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.value = ValueHead(policy.width, hidden, activation)
-        self.judge_row = Flat([*self.critics.parameters(), *self.value.parameters(), *seeing(policy)])
-        self.actor_row = Flat(policy.head.parameters())
+        self.judge_row = Flat([*self.critics.parameters(), *self.value.parameters()])
+        self.actor_row, self.eyes = Flat(policy.head.parameters()), Flat(seeing(policy))
         self.judge_optimizer, self.actor_optimizer = (
             Adam(self.judge_row, config.lr),
             Adam(self.actor_row, config.actor_lr),
         )
+        # one for each of those who teach an encoder, for their losses have no common scale
+        self.eyes_judging, self.eyes_acting = Adam(self.eyes, config.lr), Adam(self.eyes, config.actor_lr)
 
     def parts(self) -> dict[str, Any]:
-        names = ("policy", "critics", "targets", "value", "judge_optimizer", "actor_optimizer")
+        names = ["policy", "critics", "targets", "value", "judge_optimizer", "actor_optimizer"]
+        names += ["eyes_judging", "eyes_acting"] if self.eyes.parameters else []
         return {name: getattr(self, name) for name in names}
 
     def update(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         parts = losses(self, batch)
-        backward((self.judge_row, self.actor_row), parts["loss/critics"] + parts["loss/value"] + parts["loss/actor"])
-        self.actor_optimizer.lr = self.config.actor_lr * falling(step, self.config)
+        sees = bool(self.eyes.parameters)
+        backward((self.judge_row, self.eyes), parts["loss/critics"] + parts["loss/value"], again=sees)
+        by_worth = self.eyes.row.grad.clone()  # type: ignore[union-attr]
+        backward((self.actor_row, self.eyes), parts["loss/actor"])
+        self.actor_optimizer.lr = self.eyes_acting.lr = self.config.actor_lr * falling(step, self.config)
         self.judge_optimizer.step()
         self.actor_optimizer.step()
+        if sees:
+            self.eyes_acting.step()
+            self.eyes.row.grad = by_worth
+            self.eyes_judging.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.targets.parameters()), list(self.critics.parameters()), self.config.tau)
         return {key: value.detach() for key, value in parts.items()}
