@@ -50,14 +50,6 @@ class Flat:
             self.row.grad.mul_(most / norm)
 
 
-def backward(rows: Sequence[Flat], loss: Tensor, *, again: bool = False) -> None:
-    """The gradient of one loss along several rows, in one pass; `again` where another loss is to go the same way."""
-    parameters = [p for row in rows for p in row.parameters]
-    gradients = iter(torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=again))
-    for row in rows:
-        row.take([next(gradients) for _ in row.parameters])
-
-
 class Adam:
     """Kingma & Ba 2015 on a row, by PyTorch's fused kernel. `torch.optim.Adam` does the same in five times the time: what it
     does around the kernel costs more than the kernel where networks are small."""

@@ -5,9 +5,9 @@
 Kostrikov et al. 2021. The value is an upper expectile of what the data's own actions are worth, so it leans towards the best
 of them; critics bootstrap from that value, never from a maximum; and the policy clones the data's actions, each weighted by
 the exponential of its advantage. The policy is a Gaussian whose mean is squashed and whose deviation does not depend on what
-is seen (a squashed Gaussian does much worse here). An encoder learns from critics and policy alike, each by an optimiser of its
-own: what the better actions were is a plain regression, and shows it things that their worth does not. Rewards are scaled by
-the spread of the data's returns, as for the published figures. Choices work too: critics take them as one of many.
+is seen (a squashed Gaussian does much worse here). An encoder learns from the policy, which is a plain regression, and critics
+take what it sees as it is. Rewards are scaled by the spread of the data's returns, as for the published figures. Choices work
+too: critics take them as one of many.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from drivetrain.data.transitions import NEXT
 from drivetrain.models.driver import Driver, Network
 from drivetrain.models.heads import TwinQ, ValueHead
 from drivetrain.run import Run
-from drivetrain.training.flat import Adam, Flat, backward
+from drivetrain.training.flat import Adam, Flat
 from drivetrain.training.offline_rl.acting import Experience, falling
 from drivetrain.training.offline_rl.given import features, given, go_on, seeing, taken
 from drivetrain.training.start import finished
@@ -68,32 +68,23 @@ class Learner:
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.value = ValueHead(policy.width, hidden, activation)
         self.judge_row = Flat([*self.critics.parameters(), *self.value.parameters()])
-        self.actor_row, self.eyes = Flat(policy.head.parameters()), Flat(seeing(policy))
+        self.actor_row = Flat([*policy.head.parameters(), *seeing(policy)])
         self.judge_optimizer, self.actor_optimizer = (
             Adam(self.judge_row, config.lr),
             Adam(self.actor_row, config.actor_lr),
         )
-        # one for each of those who teach an encoder, for their losses have no common scale
-        self.eyes_judging, self.eyes_acting = Adam(self.eyes, config.lr), Adam(self.eyes, config.actor_lr)
 
     def parts(self) -> dict[str, Any]:
-        names = ["policy", "critics", "targets", "value", "judge_optimizer", "actor_optimizer"]
-        names += ["eyes_judging", "eyes_acting"] if self.eyes.parameters else []
+        names = ("policy", "critics", "targets", "value", "judge_optimizer", "actor_optimizer")
         return {name: getattr(self, name) for name in names}
 
     def update(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         parts = losses(self, batch)
-        sees = bool(self.eyes.parameters)
-        backward((self.judge_row, self.eyes), parts["loss/critics"] + parts["loss/value"], again=sees)
-        by_worth = self.eyes.row.grad.clone()  # type: ignore[union-attr]
-        backward((self.actor_row, self.eyes), parts["loss/actor"])
-        self.actor_optimizer.lr = self.eyes_acting.lr = self.config.actor_lr * falling(step, self.config)
+        self.judge_row.backward(parts["loss/critics"] + parts["loss/value"])
+        self.actor_row.backward(parts["loss/actor"])
+        self.actor_optimizer.lr = self.config.actor_lr * falling(step, self.config)
         self.judge_optimizer.step()
         self.actor_optimizer.step()
-        if sees:
-            self.eyes_acting.step()
-            self.eyes.row.grad = by_worth
-            self.eyes_judging.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.targets.parameters()), list(self.critics.parameters()), self.config.tau)
         return {key: value.detach() for key, value in parts.items()}
@@ -102,7 +93,8 @@ class Learner:
 def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Value, critics and actor; the value leans towards the better of the data's actions, and everything else follows it."""
     config, policy = learner.config, learner.policy
-    now = features(policy, batch, "")
+    seen = features(policy, batch, "")
+    now = seen.detach()
     action = taken(policy, batch["action"])
     with torch.no_grad():
         worth = learner.targets(now, action).amin(0)
@@ -112,9 +104,7 @@ def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     ahead = worth - value
     leaning = torch.where(ahead > 0, config.expectile, 1 - config.expectile)
     weight = (config.temperature * ahead.detach()).exp().clamp(max=config.most_weight)
-    chances = policy.head(
-        now
-    )  # what is to be done teaches to see as well: it is a regression, which no critic's error bends
+    chances = policy.head(seen)
     return {
         "loss/value": (leaning * ahead.square()).mean(),
         "loss/critics": (learner.critics(now, action) - target).square().mean(1).sum(),
