@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS, RUNS = HERE / "results" / "dreaming", Path("runs/dreaming")
 SEED, EPISODES = 95_000, 20
 PLAN = {"horizon": 20, "candidates": 128, "rounds": 4, "best": 12}
-NUMBERS = ["--env", "pendulum", "--steps", "20000", "--batch-size", "8"]  # half its default, and half the time
+NUMBERS = ["--env", "pendulum", "--steps", "20000"]
 PIXELS = ["--env", "cartpole-pixels:stack=1", "--steps", "20000", "--train-every", "10", "--batch-size", "8"]
 PIXELS += ["--length", "24"]
 
