@@ -7,6 +7,7 @@
     sets-ENV                SAC, and from it random, medium-replay, medium and expert sets: recipe, hashes, reference scores
     ALGORITHM-SET-SEED      bc, iql, td3bc and cql on medium-replay; bc and dt on medium-expert
     d3rlpy-iql-SEED         the peer on the same set, with as many updates
+    beside-iql-SEED         the peer and ours from the same first weights, step by step on the same batches
     acted-ALGORITHM-SEED    iql and td3bc on HalfCheetah go on by acting for 25,000 steps, from what they made of medium-replay
     gail-ENV-SEED, bc-few-ENV-SEED   from every twentieth pair of four expert episodes; gail-random from a random player's,
                             gail-alone-ENV-SEED without cloning them beside
@@ -31,7 +32,7 @@ from drivetrain import stats
 
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, DATA = HERE / "results" / "offline", Path("runs/offline"), Path("data/offline")
-PEER = [str(HERE.parent / ".venv-d3rlpy" / "bin" / "python"), str(HERE / "peers" / "d3rlpy_run.py")]
+PEER = str(HERE.parent / ".venv-d3rlpy" / "bin" / "python")
 SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
 WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is a matter of hours of one slow core
 SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
@@ -141,18 +142,41 @@ def acted(algorithm: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     return part
 
 
+def by_peer(log: Log, script: str, *words: str) -> dict[str, Any]:
+    """What a script says that runs in the peer's environment, of networks and episodes as ours have them."""
+    flags = ["--steps", "50000", "--env", "HalfCheetah-v5", "--episodes", str(EPISODES), "--first-seed", str(SEED)]
+    flags += ["--width", str(WIDTH), "--batch-size", str(BATCH)]
+    said = log.call(
+        [PEER, str(HERE / "peers" / script), *words, *flags], " ".join([f"bench/peers/{script}", *words, *flags])
+    )
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def as_file(log: Log) -> tuple[Path, Path]:
+    """HalfCheetah's medium-replay, and the same in D4RL's format."""
+    source, file = of(log, "halfcheetah", "medium-replay"), DATA / "halfcheetah-medium-replay.hdf5"
+    if not file.exists():
+        log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
+    return source, file
+
+
 def peer(seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
-        env = "halfcheetah"
-        file = DATA / f"{env}-medium-replay.hdf5"
-        source = of(log, env, "medium-replay")
-        if not file.exists():
-            log.run("collect", "--as", "d4rl", "--dataset", str(source), "--output-dir", str(file))
-        flags = ["iql", str(file), "--steps", "50000", "--seed", str(seed), "--env", "HalfCheetah-v5"]
-        flags += ["--episodes", str(EPISODES), "--first-seed", str(SEED)]
-        flags += ["--width", str(WIDTH), "--batch-size", str(BATCH)]
-        said = json.loads(log.call([*PEER, *flags], f"d3rlpy_run.py {' '.join(flags)}").splitlines()[-1])
-        return {"minutes": said["seconds"] / 60, **scored(log, env, said["returns"])}
+        _, file = as_file(log)
+        said = by_peer(log, "d3rlpy_run.py", "iql", str(file), "--seed", str(seed))
+        return {"minutes": said["seconds"] / 60, **scored(log, "halfcheetah", said["returns"])}
+
+    return part
+
+
+def beside(seed: int) -> Callable[[Log], dict[str, Any]]:
+    def part(log: Log) -> dict[str, Any]:
+        source, file = as_file(log)
+        said = by_peer(log, "d3rlpy_beside.py", str(source), str(file), "--seed", str(seed))
+        ours, theirs = (scored(log, "halfcheetah", said[who]) for who in ("ours", "d3rlpy"))
+        paired = stats.paired(ours["returns"], theirs["returns"]).to_json()
+        return {**ours, "d3rlpy": theirs, "paired": paired, "apart": said["apart"]}
 
     return part
 
@@ -204,6 +228,7 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     },
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
     **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
+    **{f"beside-iql-{seed}": beside(seed) for seed in SEEDS},
     **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
     **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in GAILS for env in ENVS for seed in SEEDS},
     "gail-random": from_few("gail", "hopper", "few-random", 0),
