@@ -1,11 +1,11 @@
 """A world that can be dreamed: learned from numbers and from pictures, how far it foresees, and plans made in it.
 
-    python bench/dreaming.py                   all of it, about two hours of one core; finished parts are left alone
+    python bench/dreaming.py                   all of it, five or six hours of one slow core; finished parts are left alone
     python bench/dreaming.py pendulum-0        one part, with what it stands on; `--list` names them
 
     pendulum-SEED     Dreamer in 20,000 steps of Pendulum, from angle and rate; 20 episodes
     foresight         errors of 15 steps with eyes shut, beside copying what was seen last
-    plan-HOW          plans of `pendulum-0`'s model instead of its policy: as many dreams for each way
+    plan-HOW-SEED     plans of that seed's model instead of its policy: as many dreams for each way
     plan-true         the same search in Pendulum's own equations: what no model can beat by much
     pixels            Dreamer in CartPole from pictures, beside its own beginning on the same seeds
     pixels-foresight  as above, from pictures
@@ -63,10 +63,10 @@ def pendulum(seed: int) -> Callable[[Log], dict[str, Any]]:
     return part
 
 
-def planned(how: str) -> Callable[[Log], dict[str, Any]]:
+def planned(how: str, seed: int) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
         flags = [word for name, value in PLAN.items() for word in (f"--plan.{name}", str(value))]
-        return judged(log, learned(log, 0), "--plan.how", how, *flags)
+        return judged(log, learned(log, seed), "--plan.how", how, *flags)
 
     return part
 
@@ -126,7 +126,7 @@ def pixels(log: Log) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
     **{f"pendulum-{seed}": pendulum(seed) for seed in range(3)},
     "foresight": foresight(lambda log: learned(log, 0)),
-    **{f"plan-{how}": planned(how) for how in WAYS},
+    **{f"plan-{how}-{seed}": planned(how, seed) for seed in range(3) for how in WAYS},
     "plan-true": true_plans,
     "pixels": pixels,
     "pixels-foresight": foresight(seen),

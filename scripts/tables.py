@@ -504,6 +504,25 @@ def ladder_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plans() -> list[list[str]]:
+    rows, drawn = [], {seed: dreamt(f"plan-shooting-{seed}") for seed in range(3)}
+    for how in ("cem", "mppi", "shooting"):
+        found = {seed: one["result"] for seed in range(3) if (one := dreamt(f"plan-{how}-{seed}"))}
+        both = [(one["returns"], drawn[seed]["result"]["returns"]) for seed, one in found.items() if drawn[seed]]
+        verdict = ""
+        if both and how != "shooting":
+            mine, theirs = ([value for one in side for value in one] for side in zip(*both, strict=True))
+            paired = stats.paired(mine, theirs).to_json()
+            verdict = f"{within(paired, 'difference', '+.1f')}: {paired['verdict']}"
+        if found:
+            whole = stats.nested([one["returns"] for one in found.values()]).to_json()
+            each = ", ".join(f"{one['summary']['mean']:.1f}" for one in found.values())
+            rows.append([f"`{how}`", within(whole, "value", ".1f"), each, verdict])
+    if found := dreamt("plan-true"):
+        rows.append(["`cem` in its equations", within(found["result"]["summary"], "mean", ".1f"), "", ""])
+    return rows
+
+
 def dreams_page() -> str:
     parts: list[str] = []
     rows = [
@@ -520,18 +539,9 @@ def dreams_page() -> str:
             "20,000 steps in the world each.",
             table(["world", "return, 95% interval", "minutes of one core"], rows),
         ]
-    ways = {
-        "plan-cem": "`cem`",
-        "plan-mppi": "`mppi`",
-        "plan-shooting": "`shooting`",
-        "plan-true": "`cem` in its equations",
-    }
-    if rows := [[what, within(found["result"]["summary"], "mean", ".1f")] for name, what in ways.items()
-                if (found := dreamt(name))]:  # fmt: skip
-        parts += [
-            "Plans on Pendulum, seed 0's model, 512 plans of 20 steps at each step.",
-            table(["plans by", "return"], rows),
-        ]
+    if rows := plans():
+        said = "Plans on Pendulum, 512 of 20 steps at each step; beside `shooting` on the same models and episodes."
+        parts += [said, table(["plans by", "return", "each seed", "than `shooting`"], rows)]
     rows = []
     for name, what in (("foresight", "pendulum"), ("pixels-foresight", "cartpole, from pictures")):
         for key, errors in dreamt(name).get("errors", {}).items():
