@@ -151,6 +151,26 @@ def test_td3bcs_critic_is_weighed_by_its_own_size_without_a_gradient_through_it(
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_td3bcs_encoder_learns_from_what_is_to_be_done_and_critics_leave_it_as_it_is():
+    policy = build_policy(NUMBERS, replace(SMALL, state_layers=(8,)), "deterministic")
+    learner = td3bc.Learner(policy, td3bc.Config(network=SMALL), Randomness(0))
+    batch = {**one_step(), STATE: torch.randn(2, 1, 2)}
+    found, eyes = td3bc.losses(learner, batch), list(policy.encoders.parameters())
+    for name, teaches in (("loss/climb", True), ("loss/clone", True), ("loss/critics", False)):
+        slopes = torch.autograd.grad(found[name], eyes, allow_unused=True, retain_graph=True)
+        assert all((slope is not None and bool(slope.any())) == teaches for slope in slopes)
+    now = torch.randn(2, 8, requires_grad=True)
+    (climb,) = torch.autograd.grad(td3bc.actor_losses(learner, batch, now)["loss/climb"], now)
+    worth = learner.critics(now.detach(), policy.head(now).mode())[0]  # led by the action alone
+    (wanted,) = torch.autograd.grad(-2.5 * worth.mean() / worth.detach().abs().mean(), now)
+    assert torch.allclose(climb, wanted, atol=1e-6)
+    before = [p.clone() for p in eyes]
+    learner.update(batch, 0)  # of the critics alone
+    assert all(torch.equal(a, b) for a, b in zip(before, eyes, strict=True))
+    learner.update(batch, 1)
+    assert all(not torch.equal(a, b) for a, b in zip(before, eyes, strict=True))
+
+
 def test_td3bcs_target_is_the_lower_slow_critic_and_stops_at_an_end():
     learner = td3bc.Learner(
         build_policy(NUMBERS, SMALL, "deterministic"), td3bc.Config(network=SMALL, gamma=0.5), Randomness(0)

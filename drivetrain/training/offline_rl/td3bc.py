@@ -5,6 +5,7 @@
 Fujimoto & Gu 2021: TD3 (twin critics, a target policy whose actions are blurred, a policy that moves at every second step) and
 one term more: the squared distance from the data's action. The critic's part is divided by its own mean size, through which no
 gradient goes, so that one weight fits all tasks. States are normalised, and the checkpoint says how. Actions must be numbers.
+An encoder learns from the policy, whose cloning shows it what matters sooner than critics would, and they take what it sees.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Learner:
         self.critics = TwinQ(policy.width, policy.spec.action.size, config.network.hidden)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.slow_head = copy.deepcopy(policy.head).requires_grad_(False)
-        self.critic_row = Flat([*self.critics.parameters(), *seeing(policy)])
-        self.actor_row = Flat(policy.head.parameters())
+        self.critic_row = Flat(self.critics.parameters())
+        self.actor_row = Flat([*policy.head.parameters(), *seeing(policy)])
         self.critic_optimizer, self.actor_optimizer = Adam(self.critic_row, config.lr), Adam(self.actor_row, config.lr)
 
     def parts(self) -> dict[str, Any]:
@@ -74,12 +75,14 @@ class Learner:
         return {name: getattr(self, name) for name in names}
 
     def update(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        now = features(self.policy, batch, "")
+        moves = step % self.config.delay == self.config.delay - 1
+        with torch.set_grad_enabled(moves):
+            now = features(self.policy, batch, "")
         parts = critic_losses(self, batch, now)
         self.critic_row.backward(parts["loss/critics"])
         self.critic_optimizer.step()
-        if step % self.config.delay == self.config.delay - 1:
-            of_actor = actor_losses(self, batch, now.detach())
+        if moves:
+            of_actor = actor_losses(self, batch, now)
             self.actor_row.backward(of_actor["loss/climb"] + of_actor["loss/clone"])
             self.actor_optimizer.step()
             parts |= of_actor
@@ -97,12 +100,12 @@ def critic_losses(learner: Learner, batch: dict[str, Tensor], now: Tensor) -> di
         action = learner.slow_head(after).mode() + noise.clamp(-config.blur_most, config.blur_most)
         onward = learner.slow_critics(after, action.clamp(-1, 1)).amin(0)
         target = batch["reward"] + config.gamma * onward * ~batch["terminated"]
-    return {"loss/critics": (learner.critics(now, batch["action"]) - target).square().mean(1).sum()}
+    return {"loss/critics": (learner.critics(now.detach(), batch["action"]) - target).square().mean(1).sum()}
 
 
 def actor_losses(learner: Learner, batch: dict[str, Tensor], now: Tensor) -> dict[str, Tensor]:
     action = learner.policy.head(now).mode()
-    (worth,) = learner.critics.held(now, action, 1)
+    (worth,) = learner.critics.held(now.detach(), action, 1)
     return {
         "loss/climb": -learner.config.climb * worth.mean() / worth.detach().abs().mean(),
         "loss/clone": F.mse_loss(action, batch["action"]),
@@ -111,7 +114,7 @@ def actor_losses(learner: Learner, batch: dict[str, Tensor], now: Tensor) -> dic
 
 def losses(learner: Learner, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     now = features(learner.policy, batch, "")
-    return critic_losses(learner, batch, now) | actor_losses(learner, batch, now.detach())
+    return critic_losses(learner, batch, now) | actor_losses(learner, batch, now)
 
 
 def train(config: Config, run: Run) -> Driver:
