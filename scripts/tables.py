@@ -505,9 +505,10 @@ def ladder_page() -> str:
 
 
 def worked(found: dict[str, Any]) -> float:
-    """Minutes of a processor that a part's training took; by the clock where nobody counted."""
-    made: dict[str, float] = found["commands"][0]
-    return made["cpu_seconds"] / 60 if "cpu_seconds" in made else float(found["minutes"])
+    """Minutes of a processor that a part's training took; by the clock where nobody counted, or not all of it."""
+    made: dict[str, Any] = found["commands"][0]
+    counted = "cpu_seconds" in made and "--resume" not in made["command"]
+    return made["cpu_seconds"] / 60 if counted else float(found["minutes"])
 
 
 def plans() -> list[list[str]]:
