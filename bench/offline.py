@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, DATA = HERE / "results" / "offline", Path("runs/offline"), Path("data/offline")
 PEER = str(HERE.parent / ".venv-d3rlpy" / "bin" / "python")
 SEED, EPISODES, SEEDS = 95_000, 20, (0, 1, 2)
+MORE = (3, 4)  # trainings of IQL and of the peer's on HalfCheetah, which scatter
 WIDTH, BATCH = 128, 128  # half of what papers take, for everybody: the whole is a matter of hours of one slow core
 SIZE = ["--batch-size", str(BATCH), "--network.hidden", str(WIDTH), str(WIDTH)]
 SAC = [*SIZE, "--warmup", "5000", "--lr", "1e-3", "--actor-lr", "3e-4", "--keep", "20", "--checkpoint-every", "20000"]
@@ -227,7 +228,8 @@ PARTS: dict[str, Callable[[Log], dict[str, Any]]] = {
         for seed in SEEDS
     },
     **{f"acted-{algorithm}-{seed}": acted(algorithm, seed) for algorithm in ("iql", "td3bc") for seed in SEEDS},
-    **{f"d3rlpy-iql-{seed}": peer(seed) for seed in SEEDS},
+    **{f"iql-halfcheetah-medium-replay-{seed}": learned("iql", "halfcheetah", "medium-replay", seed) for seed in MORE},
+    **{f"d3rlpy-iql-{seed}": peer(seed) for seed in (*SEEDS, *MORE)},
     **{f"beside-iql-{seed}": beside(seed) for seed in SEEDS},
     **{f"bc-few-{env}-{seed}": from_few("bc", env, "few", seed) for env in ENVS for seed in SEEDS},
     **{f"{who}-{env}-{seed}": from_few(who, env, "few", seed) for who in GAILS for env in ENVS for seed in SEEDS},

@@ -637,7 +637,7 @@ def offline_page() -> str:
         for name, what in LEARNERS.items():
             single = name if name.startswith(("d3rlpy", "acted")) else f"{name}-{env}-{kind}"
             here = single != name or (env, kind) == ("halfcheetah", "medium-replay")
-            if here and (cells := over_seeds([f"{single}-{seed}" for seed in range(3)])):
+            if here and (cells := over_seeds([f"{single}-{seed}" for seed in range(5)])):
                 rows.append([f"{env} {kind}", what, *cells])
     if rows:
         said = (
