@@ -134,12 +134,14 @@ def test_a_policy_that_is_always_too_slow_is_always_late(clock):
 def test_a_pilot_thinks_in_a_thread_of_its_own_and_answers_one_picture_at_a_time():
     class Held(Slow):
         def act(self, *words, **more):
+            begun.set()
             assert go.wait(60)
             return super().act(*words, **more)
 
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
     pilot = drive.Pilot(Held((), 0.0))
     assert pilot.ask({STATE: np.array([1.0])})
+    assert begun.wait(60)  # its time runs from here at the latest
     assert pilot.answer(time.perf_counter() + 0.02) is None
     assert not pilot.ask({STATE: np.array([2.0])}), "it is still at the first"
     go.set()
