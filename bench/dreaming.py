@@ -1,6 +1,6 @@
 """A world that can be dreamed: learned from numbers and from pictures, how far it foresees, and plans made in it.
 
-    python bench/dreaming.py                   all of it, five or six hours of one slow core; finished parts are left alone
+    python bench/dreaming.py                   all of it, hours of a slow core; finished parts are left alone
     python bench/dreaming.py pendulum-0        one part, with what it stands on; `--list` names them
 
     pendulum-SEED     Dreamer in 20,000 steps of Pendulum, from angle and rate; 20 episodes

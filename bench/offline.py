@@ -1,6 +1,6 @@
 """Learning from data on Hopper and HalfCheetah: the sets, made by our own SAC, and what each algorithm makes of them.
 
-    python bench/offline.py                   all of it, some twelve hours of one slow core; finished parts are left alone
+    python bench/offline.py                   all of it, many hours of a slow core; finished parts are left alone
     python bench/offline.py sets-hopper       these parts; `--list` names them
     python bench/offline.py --workers 2       two parts at a time, on one core each
 

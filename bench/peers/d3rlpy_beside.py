@@ -10,7 +10,6 @@ JSON object: the returns of both, by the same loop, and how far the weights are 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -91,17 +90,7 @@ def as_theirs(batch: dict[str, Tensor], scaler: Any) -> TorchMiniBatch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("dataset")
-    parser.add_argument("file")
-    parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=95_000)
-    options = parser.parse_args()
+    options = peer.asked("dataset", "file", env="HalfCheetah-v5")
     torch.set_num_threads(1)
     peer.d3rlpy.seed(options.seed)
     peer.d3rlpy.logging.set_log_context()

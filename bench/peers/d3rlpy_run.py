@@ -83,10 +83,11 @@ def returns(learner: Any, env: str, seeds: range) -> list[float]:
     return found
 
 
-def main() -> None:
+def asked(*places: str, **defaults: Any) -> argparse.Namespace:
+    """What the command line says: words in these places, and flags."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("algorithm")
-    parser.add_argument("data")
+    for place in places:
+        parser.add_argument(place)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=256)
@@ -94,7 +95,12 @@ def main() -> None:
     parser.add_argument("--env", default="")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=95_000)
-    options = parser.parse_args()
+    parser.set_defaults(**defaults)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = asked("algorithm", "data")
     torch.set_num_threads(1)
     d3rlpy.seed(options.seed)
     d3rlpy.logging.set_log_context()
