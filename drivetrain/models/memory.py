@@ -26,7 +26,7 @@ from drivetrain.errors import BadConfig
 from drivetrain.models.hub import as_dtype, quiet
 from drivetrain.models.pair import joined_config, tower_of
 from drivetrain.models.published import config_of, empty
-from drivetrain.models.vlm import FAMILIES, recompute, tokens_per_picture, with_lora
+from drivetrain.models.vlm import FAMILIES, recompute, remembering, tokens_per_picture, with_lora
 
 
 @dataclass(frozen=True)
@@ -204,14 +204,15 @@ def states(model: Any, plan: Plan, cache: Any = None) -> Tensor:
     """[B, T, D], of the last places."""
     side, dtype = model.config.vision_config.image_size, model.dtype
     ids = torch.zeros(plan.batch, plan.text, dtype=torch.long)
-    keep = {"past_key_values": cache, "use_cache": cache is not None}
     if model.config.model_type == "git":
         frames = model.config.num_image_with_embedding
         shape = (plan.batch, *([frames] if frames else []), 3, side, side)
-        return model.git(input_ids=ids, pixel_values=torch.zeros(shape, dtype=dtype), **keep).last_hidden_state
+        pixels, inner = torch.zeros(shape, dtype=dtype), model.git
+        return inner(input_ids=ids, pixel_values=pixels, **remembering(inner, cache)).last_hidden_state
     seen = model.get_image_features(pixel_values=torch.zeros(plan.batch, 3, side, side, dtype=dtype)).pooler_output
     inputs = torch.cat([torch.stack(list(seen)), model.get_input_embeddings()(ids)], 1)
-    return model.model.language_model(inputs_embeds=inputs, **keep).last_hidden_state
+    inner = model.model.language_model
+    return inner(inputs_embeds=inputs, **remembering(inner, cache)).last_hidden_state
 
 
 def size_of(*tensors: Tensor) -> int:

@@ -15,6 +15,8 @@ before the text by themselves) and LLaVA (pictures take the place of `<image>` t
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import warnings
 from collections.abc import Sequence
@@ -154,9 +156,7 @@ class VLM(nn.Module):
             key: batch[key] for key in ("input_ids", "attention_mask", "position_ids", "pixel_values") if key in batch
         }
         keep = {} if head else {"logits_to_keep": 1}
-        out = self.model(
-            **given, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden, **keep
-        )
+        out = self.model(**given, **remembering(self.core, cache), output_hidden_states=hidden, **keep)
         if head and out.logits.shape[1] > batch["input_ids"].shape[1]:
             out.logits = out.logits[:, -batch["input_ids"].shape[1] :]
         return out
@@ -177,7 +177,7 @@ class VLM(nn.Module):
         """[B, T, D], of the text's places after the last layer and its norm: what the head reads."""
         inner = self.core.git if self.family is GIT else self.core.model
         given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values") if key in batch}
-        found: Tensor = inner(**given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        found: Tensor = inner(**given, **remembering(inner, cache)).last_hidden_state
         return found[:, -batch["input_ids"].shape[1] :]
 
     def looked(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -268,8 +268,7 @@ class VLM(nn.Module):
             input_ids=ids,
             position_ids=positions,
             attention_mask=additive[:, None],
-            past_key_values=cache,
-            use_cache=True,
+            **remembering(self.core, cache),
         )
         logits: Tensor = out.logits
         return logits
@@ -386,6 +385,17 @@ def with_lora(
             f"BadConfig: LoRA found no {' or '.join(names)} in {family.layers}; "
             f"there are {', '.join(linear_names(model.get_submodule(family.layers)))}"
         ) from error
+
+
+def remembering(model: Any, cache: Any) -> dict[str, Any]:
+    """What a forward pass is told of its cache, if there is one, in the words of the transformers that is installed."""
+    return {cache_word(type(model)): cache, "use_cache": cache is not None}
+
+
+@functools.cache
+def cache_word(kind: type) -> str:
+    """`past_key_values` up to 5.23; since then `cache`, and from 5.40 on nothing else."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def drawn(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

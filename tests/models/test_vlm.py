@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from drivetrain.errors import BadCheckpoint, BadConfig
 from drivetrain.models.chat import IGNORED, tokenise
-from drivetrain.models.vlm import PARTS, drawn, load_vlm
+from drivetrain.models.vlm import PARTS, drawn, load_vlm, remembering
 
 PROMPT = "what should the vehicle do?"
 PROMPTS = ["what is the pole?", "turn left or right at the cart, how many degrees?", "road?"]
@@ -49,6 +49,7 @@ def slowly_said(vlm, batch, most):
     return said
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 @torch.no_grad()
 def test_all_answers_in_one_pass_score_as_each_alone(vlm, pictures):
     found = vlm.score(pictures, PROMPT, ANSWERS)
@@ -67,11 +68,28 @@ def test_a_batch_of_prompts_of_many_lengths_is_as_one_by_one(vlm, pictures):
     close(last, torch.cat([vlm.features(pictures[i : i + 1], PROMPTS[i]).last for i in range(3)]))
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 @torch.no_grad()
 def test_what_is_generated_with_a_cache_is_what_comes_without(vlm, pictures):
     for i, prompt in enumerate(PROMPTS):
         batch = vlm.inputs(pictures[i : i + 1], prompt)
         assert vlm.generate_ids(batch, 8) == [slowly_said(vlm, batch, 8)]
+
+
+def test_a_cache_goes_by_the_word_that_the_model_takes():
+    class Older(torch.nn.Module):
+        def forward(self, input_ids, past_key_values=None, use_cache=None, **more):
+            assert not more
+            return past_key_values, use_cache
+
+    class Newer(torch.nn.Module):
+        def forward(self, input_ids, cache=None, use_cache=None, **more):
+            assert not more
+            return cache, use_cache
+
+    for model in (Older(), Newer()):
+        assert model(1, **remembering(model, "kept")) == ("kept", True)
+        assert model(1, **remembering(model, None)) == (None, False)
 
 
 @torch.no_grad()
