@@ -19,7 +19,7 @@ import functools
 import inspect
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -389,13 +389,13 @@ def with_lora(
 
 def remembering(model: Any, cache: Any) -> dict[str, Any]:
     """What a forward pass is told of its cache, if there is one, in the words of the transformers that is installed."""
-    return {cache_word(type(model)): cache, "use_cache": cache is not None}
+    return {cache_word(type(model).forward): cache, "use_cache": cache is not None}
 
 
 @functools.cache
-def cache_word(kind: type) -> str:
+def cache_word(forward: Callable[..., Any]) -> str:
     """`past_key_values` up to 5.23; since then `cache`, and from 5.40 on nothing else."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def drawn(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
