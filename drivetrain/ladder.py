@@ -40,6 +40,7 @@ from drivetrain.rungs import picture, table
 LADDERS = Path(__file__).resolve().parent / "ladders"
 PROGRAM = [sys.executable, "-m", "drivetrain"]
 INTERRUPTED = (130, -2)  # statuses
+UNSUITED = ("BadConfig", "UnknownName", "SpecMismatch")  # a world that is not for the algorithm; all else is a failure
 FLOOR = "random"  # everybody should be above it
 
 
@@ -198,7 +199,7 @@ def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings
         more = ["--resume"] if (place / "config.json").exists() else []
         done = call([*words, "--output-dir", str(place), "--quiet", *more])
         why = done.stderr.strip().rpartition("\n")[2] or f"ended with status {done.returncode}"
-        if done.returncode == 2 and not (place / "metrics.jsonl").exists():
+        if done.returncode == 2 and why.startswith(UNSUITED) and not (place / "metrics.jsonl").exists():
             return Rung(algorithm, seed, {}, refused=why)
         if done.returncode not in (0, 2, *INTERRUPTED) or (done.returncode == 2 and why.startswith("NotANumber")):
             tell(f"{name}: lost: {why}", settings)  # the others' trouble it is not; the next climb tries it again

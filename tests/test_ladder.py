@@ -248,6 +248,27 @@ def test_one_training_that_is_lost_does_not_stop_the_others(status, trouble, tmp
     assert "seed 0 lost" in (tmp_path / "out" / "ladder.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("trouble", "refuses"),
+    [
+        ("BadConfig: sac needs actions that are numbers", True),
+        ("UnknownName: there is no expert called 'x'", True),
+        ("DiskTrouble: no space left", False),
+        ("MissingExtra: it needs the package 'mujoco'", False),
+    ],
+)
+def test_only_a_world_that_does_not_suit_takes_an_algorithm_off_the_ladder(trouble, refuses, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ladder, "call", lambda words: subprocess.CompletedProcess(words, 2, "", f"warning\n{trouble}\n")
+    )
+    asked = (tmp_path, "sac", 0, ["train", "sac"], ladder.Config())
+    if refuses:
+        assert ladder.rung(*asked) == ladder.Rung("sac", 0, {}, refused=trouble)
+    else:
+        with pytest.raises(UserError, match=trouble):
+            ladder.rung(*asked)
+
+
 def test_a_few_trainings_have_a_wide_interval_however_many_episodes_each_has():
     rungs = [
         ladder.Rung("ppo", seed, {"returns": [value] * 20, "summary": summary(value, None, None)})
