@@ -97,7 +97,7 @@ class VLM(nn.Module):
         self.tokenizer = processor.tokenizer
         self.pixels = Pixels(processor.image_processor)
         self.per_picture = tokens_per_picture(self.core.config)
-        if self.family is GIT:
+        if self.family == GIT:
             self.style: Caption | Chat = Caption(self.tokenizer)
         else:
             self.style = Chat(self.tokenizer, self.core.config.image_token_id, self.per_picture)
@@ -119,7 +119,7 @@ class VLM(nn.Module):
     def width(self) -> int:
         """Of its features."""
         config = self.core.config
-        return int(config.hidden_size if self.family is GIT else config.text_config.hidden_size)
+        return int(config.hidden_size if self.family == GIT else config.text_config.hidden_size)
 
     def part(self, name: str) -> list[nn.Module]:
         """`vision`, `projector`, `language` or `head`."""
@@ -175,18 +175,18 @@ class VLM(nn.Module):
 
     def states(self, batch: Batch, cache: Any = None) -> Tensor:
         """[B, T, D], of the text's places after the last layer and its norm: what the head reads."""
-        inner = self.core.git if self.family is GIT else self.core.model
+        inner = self.core.git if self.family == GIT else self.core.model
         given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values") if key in batch}
         found: Tensor = inner(**given, **remembering(inner, cache)).last_hidden_state
         return found[:, -batch["input_ids"].shape[1] :]
 
     def looked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """After the last layer and its norm: the pictures' places [B, P, D], and the text's [B, T, D]."""
-        inner = self.core.git if self.family is GIT else self.core.model
+        inner = self.core.git if self.family == GIT else self.core.model
         given = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")}
         found: Tensor = inner(**given, use_cache=False).last_hidden_state
         text = found[:, -batch["input_ids"].shape[1] :]
-        if self.family is GIT:
+        if self.family == GIT:
             return found[:, : -batch["input_ids"].shape[1]], text
         places = batch["input_ids"] == self.core.config.image_token_id
         return text[places].view(len(text), -1, text.shape[-1]), text
@@ -202,7 +202,7 @@ class VLM(nn.Module):
         found = states[layer]
         ids, mask = batch["input_ids"], batch["attention_mask"].bool()
         text = found[:, -ids.shape[1] :]
-        if self.family is GIT:
+        if self.family == GIT:
             seen = found[:, : -ids.shape[1]]
         else:
             places = ids == self.core.config.image_token_id
@@ -253,7 +253,7 @@ class VLM(nn.Module):
     def _cached_mask(self, batch: Batch) -> Tensor:
         """[B, K], which of the cached places are not padding; GIT's pictures lie before the text."""
         mask = batch["attention_mask"].bool()
-        if self.family is not GIT or "pixel_values" not in batch:
+        if self.family != GIT or "pixel_values" not in batch:
             return mask
         frames = batch["pixel_values"].shape[1] if batch["pixel_values"].dim() == 5 else 1
         return torch.cat(

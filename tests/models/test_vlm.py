@@ -1,5 +1,7 @@
 """The door to vision-language models: quick ways against slow ones, and ours against transformers' own."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,18 @@ def test_git_sees_several_frames(opened, pictures):
         one = vlm.inputs(pictures[i : i + 1], PROMPTS[i]) | {"pixel_values": frames[i : i + 1]}
         assert vlm.generate_ids(one, 6) == [slowly_said(vlm, one, 6)] == [vlm.generate_ids(batch, 6)[i]]
     assert vlm.part("projector")[1] is vlm.model.git.img_temporal_embedding
+
+
+@torch.no_grad()
+def test_a_copy_does_what_the_model_does(vlm, pictures):
+    """As an anchor of a policy, or a network that follows it slowly, does."""
+    other = copy.deepcopy(vlm)
+    batch = vlm.inputs(pictures, PROMPTS)
+    for ours, theirs in zip(vlm.looked(batch), other.looked(batch), strict=True):
+        assert torch.equal(ours, theirs)
+    assert other.generate(pictures, PROMPTS, most=4) == vlm.generate(pictures, PROMPTS, most=4)
+    assert torch.equal(other.score(pictures, PROMPT, ANSWERS), vlm.score(pictures, PROMPT, ANSWERS))
+    assert other.width == vlm.width
 
 
 @torch.no_grad()

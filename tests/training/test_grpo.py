@@ -183,6 +183,16 @@ def test_a_vision_language_model_learns_in_groups(tune, tmp_path):
     assert bool(of_the_model) == (tune == "lora")
 
 
+def test_a_vision_language_model_is_held_where_it_began(tmp_path):
+    network = Network(hidden=(16,), activation="relu", backbone=str(hub.git(tmp_path / "git")), tune="lora")
+    settings = replace(grpo.DEBUG, env="cartpole-pixels", steps=100, horizon=12, minibatch=32, lr=1e-2)
+    trained(replace(settings, network=network), tmp_path / "first")
+    trained(replace(settings, policy=str(tmp_path / "first"), anchor=1.0), tmp_path / "held")
+    said = [row["loss/anchor"] for row in read_metrics(tmp_path / "held") if "loss/anchor" in row]
+    assert said
+    assert max(said) > 0
+
+
 def test_the_last_beginnings_are_counted_whole(toy_worlds, tmp_path):
     trained(replace(grpo.DEBUG, steps=50, horizon=20), tmp_path)
     assert read_metrics(tmp_path)[-1]["step"] > 50
