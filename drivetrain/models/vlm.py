@@ -350,8 +350,10 @@ class VLM(nn.Module):
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """In the hub's layout: model, tokenizer and processor; of a LoRA model its adapter alone. `weights` are given where
         the model itself has but a share of them."""
+        adapter = hasattr(self.model, "get_base_model")
+        more = {"save_embedding_layers": False} if adapter else {}  # or peft asks the hub whether the vocabulary grew
         with quiet():
-            self.model.save_pretrained(folder, state_dict=weights)
+            self.model.save_pretrained(folder, state_dict=weights, **more)
             self.processor.save_pretrained(folder)
 
 

@@ -252,6 +252,16 @@ def test_parts_learn_by_name(folder, name, pictures):
         vlm.train_parts("tower")
 
 
+def test_an_adapter_is_saved_without_asking_the_hub(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *words: asked.append(words))
+    vlm = load_vlm("tiny-git")
+    vlm.add_lora(2)
+    vlm.save(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    assert not asked
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # what peft asks transformers
 @pytest.mark.parametrize("name", ["git", "llava"])
 def test_lora_leaves_the_base_as_it_is_and_merges_into_it(folder, name, pictures, tmp_path):
