@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from drivetrain import config
+from drivetrain import checkpoint, config
 from drivetrain.checkpoint import Randomness
 from drivetrain.envs.rollout import rollout
 from drivetrain.envs.words import spec_of
@@ -30,6 +30,7 @@ def played(returns, lost=False):
     shape = returns.shape
     return grpo.Played(
         {STATE: seen},
+        None,
         torch.arange(12) % 2,
         torch.arange(6).repeat(2),
         returns,
@@ -54,7 +55,7 @@ def test_pieces_weigh_alike_and_an_anchor_or_entropy_pulls_as_it_says():
     pieces = grpo.batches(policy, first, whole, settings, torch.Generator().manual_seed(0))
     assert [(len(piece.action), piece.share) for piece in pieces] == [(8, 1 / 8), (4, 1 / 8)]
     said = grpo.losses(policy, pieces[1], settings)
-    chances, other = (p.head(grpo.looked(p, pieces[1].observation)) for p in (policy, first))
+    chances, other = (p.head(grpo.looked(p, pieces[1].observation, None)) for p in (policy, first))
     assert chances.divergence(other).sum() > 0.1
     torch.testing.assert_close(said["loss/anchor"], chances.divergence(other).sum() / 8)
     torch.testing.assert_close(said["loss/entropy"], -chances.entropy().sum() / 8)
@@ -100,10 +101,8 @@ class Says:
 
 
 def batch(old, advantage, share=0.5):
-    seen = {STATE: torch.zeros(len(old), 1, 2)}
-    return grpo.Batch(
-        seen, torch.zeros(len(old), dtype=torch.long), torch.tensor(advantage), torch.tensor(old).log(), None, share
-    )
+    seen, action = {STATE: torch.zeros(len(old), 2)}, torch.zeros(len(old), dtype=torch.long)
+    return grpo.Batch(seen, None, action, torch.tensor(advantage), torch.tensor(old).log(), None, share)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +192,20 @@ def test_a_vision_language_model_is_held_where_it_began(tmp_path):
     assert max(said) > 0
 
 
+def test_what_is_frozen_stays_and_the_head_learns_the_same_as_an_unfrozen_one(toy_worlds, tmp_path):
+    """Where encoders have no weights, looking once or at every pass is all the same."""
+    settings = replace(grpo.DEBUG, env="identity", network=LEAN)
+    trained(settings, tmp_path / "first")
+    more = replace(settings, policy=str(tmp_path / "first"), anchor=0.1)
+    free, frozen = (trained(replace(more, freeze=f), tmp_path / str(f)).state_dict() for f in (False, True))
+    assert all(torch.equal(free[key], frozen[key]) for key in free)
+    deep = replace(settings, network=replace(LEAN, state_layers=(8,)))
+    trained(deep, tmp_path / "deep")
+    held = trained(replace(deep, policy=str(tmp_path / "deep"), freeze=True, lr=1e-2), tmp_path / "held").state_dict()
+    before = checkpoint.load_policy(tmp_path / "deep").state_dict()
+    assert {key.split(".")[0] for key in before if not torch.equal(before[key], held[key])} == {"head"}
+
+
 def test_the_last_beginnings_are_counted_whole(toy_worlds, tmp_path):
     trained(replace(grpo.DEBUG, steps=50, horizon=20), tmp_path)
     assert read_metrics(tmp_path)[-1]["step"] > 50
@@ -245,6 +258,7 @@ def test_from_groups_that_do_not_share_their_returns_nothing_is_learned(toy_worl
         ({"anchor": 0.1}, "there is none; add --policy"),
         ({"network": replace(LEAN, memory="gru")}, "have no memory"),
         ({"network": replace(LEAN, dropout=0.1)}, "network.dropout 0"),
+        ({"network": replace(LEAN, normalise=True), "freeze": True}, "a new one knows nothing"),
         ({"head": "squashed", "env": "pendulum"}, "categorical or gaussian head, got 'squashed'"),
     ],
 )

@@ -1,7 +1,7 @@
 """Group relative policy optimisation, for control: play the same beginning several times, and do more of what went better.
 
     drivetrain train grpo --env cartpole --output-dir runs/grpo
-    drivetrain train grpo --env carracing:repeat=4 --policy runs/bc --horizon 100 --lr 1e-4 --anchor 0.02
+    drivetrain train grpo --env carracing:repeat=4 --policy runs/bc --horizon 100 --lr 1e-4 --anchor 0.02 --freeze
 
 Shao et al. 2024, as it is done for policies that act (SimpleVLA-RL and others, 2025). There is no value: the members of a group
 begin in the same state, and an episode's advantage at each of its steps is how far its return is from the group's mean, in
@@ -10,7 +10,7 @@ member's world broke before its end. All members are played by
 one version of the policy, and what it gave each action is reckoned again by the pass that learns, so that the first ratio is
 exactly 1. Losses are divided by the same number of steps whatever the episodes' lengths, or short failures would count more
 than long ones. The ratio may rise a little further than it may fall. With `--horizon` an episode is cut after so many steps
-and keeps what it returned by then. Policies have no memory here.
+and keeps what it returned by then. `--freeze` leaves everything but the head as it is. Policies have no memory here.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Config:
     clip_high: float = 0.28  # and rise above it
     by_deviation: bool = True  # divide advantages by the group's deviation
     anchor: float = 0.0  # weight of the divergence from the policy it started from
+    freeze: bool = False  # only the head learns: what the encoders give is computed once for each step
     entropy_weight: float = 0.0  # of the entropy bonus
     max_grad_norm: float = 0.5  # gradients are scaled down to this
     head: str = "auto"  # categorical; gaussian for numbers
@@ -68,7 +69,8 @@ CHECKPOINT_EVERY = 10_240
 class Played(NamedTuple):
     """Every step of every episode, one after another: S steps of G * M episodes."""
 
-    observation: dict[str, Tensor]  # [S, ...]
+    observation: dict[str, Tensor]  # [S, ...]; or, where no encoder learns,
+    features: Tensor | None  # [S, D]
     action: Tensor  # [S, ...] as drawn
     episode: Tensor  # [S], which episode
     returns: np.ndarray  # [G, M]
@@ -86,18 +88,23 @@ class Beginnings:
         waits = getattr(self.envs[0].unwrapped, "waits", False)  # for a server: then all wait together
         self._each: Any = ThreadPoolExecutor(len(self.envs), thread_name_prefix="world").map if waits else map
 
-    def play(self, policy: Driver, seeds: np.ndarray, horizon: int, generator: torch.Generator) -> Played:
+    def play(
+        self, policy: Driver, seeds: np.ndarray, horizon: int, generator: torch.Generator, freeze: bool = False
+    ) -> Played:
         """An episode in each, by chance; `seeds` [G] are of the beginnings."""
         count = len(self.envs)
         each = np.repeat(seeds, self.members)
         now = list(self._each(lambda env, seed: env.reset(seed=int(seed))[0], self.envs, each))
         going, returns, lengths = np.arange(count), np.zeros(count), np.zeros(count, dtype=int)
         lost = np.zeros(count, dtype=bool)
-        seen, done, whose = [], [], []
+        seen, features, done, whose = [], [], [], []
         while len(going):
             batch = stack([now[i] for i in going])
             action, _, info = policy.act(batch, {}, greedy=False, generator=generator)
-            seen.append({key: torch.from_numpy(batch[key]) for key in policy.keys})
+            if freeze:
+                features.append(info["features"])
+            else:
+                seen.append({key: torch.from_numpy(batch[key]) for key in policy.keys})
             done.append(info["raw"])
             whose.append(torch.from_numpy(going.copy()))
             on = np.ones(len(going), dtype=bool)
@@ -109,9 +116,10 @@ class Beginnings:
                 lost[i] |= bool(told.get("lost"))
                 on[row] = not (terminated or truncated or lengths[i] == horizon)
             going = going[on]
-        observation = {key: torch.cat([step[key] for step in seen]) for key in policy.keys}
+        observation = {key: torch.cat([step[key] for step in seen]) for key in policy.keys if seen}
         whole = [values.reshape(self.groups, self.members) for values in (returns, lengths, lost)]
-        return Played(observation, torch.cat(done), torch.cat(whose), *whole)
+        kept = torch.cat(features) if freeze else None
+        return Played(observation, kept, torch.cat(done), torch.cat(whose), *whole)
 
     def close(self) -> None:
         for env in self.envs:
@@ -127,7 +135,8 @@ def advantages(played: Played, by_deviation: bool) -> tuple[np.ndarray, np.ndarr
 
 
 class Batch(NamedTuple):
-    observation: dict[str, Tensor]  # [B, 1, ...]
+    observation: dict[str, Tensor]  # [B, ...]; or, where no encoder learns,
+    features: Tensor | None  # [B, D]
     action: Tensor  # [B, ...]
     advantage: Tensor  # [B]
     log_prob: Tensor  # [B]
@@ -137,7 +146,7 @@ class Batch(NamedTuple):
 
 def losses(policy: Driver, batch: Batch, config: Config) -> dict[str, Tensor]:
     """What is summed into the loss; beside it `log_ratio`."""
-    chances = policy.head(looked(policy, batch.observation))
+    chances = policy.head(looked(policy, batch.observation, batch.features))
     log_ratio = chances.log_prob(batch.action) - batch.log_prob
     ratio, ahead = log_ratio.exp(), batch.advantage > 0
     kept = torch.where(ahead, ratio.clamp(max=1 + config.clip_high), ratio.clamp(min=1 - config.clip_low))
@@ -149,9 +158,13 @@ def losses(policy: Driver, batch: Batch, config: Config) -> dict[str, Tensor]:
     return {**parts, "log_ratio": log_ratio.detach()}
 
 
-def looked(policy: Driver, observation: dict[str, Tensor]) -> Tensor:
-    count = len(next(iter(observation.values())))
-    found, _ = policy.features(observation, {}, torch.zeros(count, 1, dtype=torch.bool))
+def looked(policy: Driver, observation: dict[str, Tensor], features: Tensor | None) -> Tensor:
+    """What goes into the head [B, D]."""
+    if features is not None:
+        return features
+    sequence = {key: value.unsqueeze(1) for key, value in observation.items()}
+    count = len(next(iter(sequence.values())))
+    found, _ = policy.features(sequence, {}, torch.zeros(count, 1, dtype=torch.bool))
     return found[:, 0]
 
 
@@ -166,11 +179,12 @@ def batches(
     each = torch.from_numpy(advantage.flatten()).float()[played.episode]
     found = []
     for at in rows.split(config.minibatch) if len(rows) else ():
-        seen = {key: value[at].unsqueeze(1) for key, value in played.observation.items()}
+        seen = {key: value[at] for key, value in played.observation.items()}
+        features = None if played.features is None else played.features[at]
         with torch.no_grad():
-            log_prob = policy.head(looked(policy, seen)).log_prob(played.action[at])
-            start = first.head(looked(first, seen)).numbers() if first else None
-        found.append(Batch(seen, played.action[at], each[at], log_prob, start, 1 / config.minibatch))
+            log_prob = policy.head(looked(policy, seen, features)).log_prob(played.action[at])
+            start = first.head(looked(first, seen, features)).numbers() if first else None
+        found.append(Batch(seen, features, played.action[at], each[at], log_prob, start, 1 / config.minibatch))
     return found
 
 
@@ -219,6 +233,8 @@ def begin(config: Config, spec: Spec) -> Driver:
         policy.head.net.orthogonal(last_gain=0.01)
         if head == "gaussian":
             torch.nn.init.constant_(policy.head.log_std, config.log_std)  # type: ignore[arg-type]
+    if config.freeze and config.network.normalise and not config.policy:
+        raise BadConfig("BadConfig: --freeze keeps the normaliser as it is, and a new one knows nothing; leave one out")
     if policy.recurrent:
         raise BadConfig(
             "BadConfig: grpo's policies have no memory; leave --network.memory out, or use stack=4 in the env"
@@ -232,6 +248,9 @@ def train(config: Config, run: Run) -> Driver:
     random = Randomness(config.seed)
     policy = begin(config, spec_of(config.env))
     first = copy.deepcopy(policy).requires_grad_(False) if config.anchor else None
+    if config.freeze:
+        policy.requires_grad_(False)
+        policy.head.requires_grad_(True)
     worlds = Beginnings(config.env, config.groups, config.members)
     flat = Flat(policy.parameters())
     optimizer = Adam(flat, config.lr, eps=1e-5)
@@ -244,7 +263,7 @@ def train(config: Config, run: Run) -> Driver:
     for step in run.steps(config.steps, **parts):
         optimizer.lr = config.lr * (1 - step / config.steps if config.anneal else 1.0)
         seeds = np.random.SeedSequence((config.seed, step)).generate_state(config.groups)
-        played = worlds.play(policy, seeds, config.horizon, random.torch)
+        played = worlds.play(policy, seeds, config.horizon, random.torch, config.freeze)
         run.took(int(played.lengths.sum()))
         ended = zip(played.returns.flat, played.lengths.flat, strict=True)
         run.log_episodes(step, [Finished(float(total), int(length)) for total, length in ended])
@@ -252,7 +271,7 @@ def train(config: Config, run: Run) -> Driver:
         learned = update(policy, flat, optimizer, pieces, config, random.torch) if pieces else {"loss": 0.0}
         teaches = advantages(played, config.by_deviation)[1]
         run.log(step, {**learned, "watch/dropped": 1 - teaches.mean()})
-        if policy.network.normalise:
+        if policy.network.normalise and not config.freeze:
             policy.observe(played.observation)
     worlds.close()
     return finished(policy, run)
