@@ -182,7 +182,7 @@ def rescued(log: Log) -> dict[str, Any]:
 def by_groups(log: Log) -> dict[str, Any]:
     """GRPO from the same clone: no value, groups that share a track and a beginning."""
     start, env = early(log)
-    flags = ["--env", env, "--horizon", "150", "--lr", "2e-4", "--anchor", "0.02", "--freeze", "--steps", "204800"]
+    flags = ["--env", env, "--groups", "2", "--lr", "2e-4", "--anchor", "0.02", "--freeze", "--steps", "204800"]
     run = log.train(RUNS / "grpo-early", "grpo", "--policy", str(start), *flags)
     steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     return {"minutes": minutes(run), "steps": steps, **judge(log, run, EACH, against=start)}
