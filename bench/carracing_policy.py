@@ -184,8 +184,7 @@ def by_groups(log: Log) -> dict[str, Any]:
     start, env = early(log)
     flags = ["--env", env, "--groups", "2", "--lr", "2e-4", "--anchor", "0.02", "--freeze", "--steps", "204800"]
     run = log.train(RUNS / "grpo-early", "grpo", "--policy", str(start), *flags)
-    steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    return {"minutes": minutes(run), "steps": steps, **judge(log, run, EACH, against=start)}
+    return {"minutes": minutes(run), **moved(run), **judge(log, run, EACH, against=start)}
 
 
 def moved(run: Path) -> dict[str, Any]:
