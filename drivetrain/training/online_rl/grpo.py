@@ -1,7 +1,7 @@
 """Group relative policy optimisation, for control: play the same beginning several times, and do more of what went better.
 
     drivetrain train grpo --env cartpole --output-dir runs/grpo
-    drivetrain train grpo --env carracing:repeat=4 --policy runs/bc --horizon 100 --lr 1e-4 --anchor 0.02 --freeze
+    drivetrain train grpo --env carracing:repeat=2 --policy runs/bc --groups 2 --lr 2e-4 --anchor 0.02 --freeze
 
 Shao et al. 2024, as it is done for policies that act (SimpleVLA-RL and others, 2025). There is no value: the members of a group
 begin in the same state, and an episode's advantage at each of its steps is how far its return is from the group's mean, in
