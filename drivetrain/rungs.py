@@ -38,13 +38,18 @@ def table(said: Mapping[str, Any]) -> str:
             ]
         )
     for name, summary in said["floors"].items():
-        rows.append([name, "", within(summary), "", "", "", ""])
+        rows.append([untrained(name), "", within(summary), "", "", "", ""])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     refused = [f"- `{name}`: {why.partition(': ')[2] or why}" for name, why in said["refused"].items()]
     more = ["", "Not on this ladder:", "", *refused] if refused else []
     if pending := said.get("pending"):
         more += ["", f"Not climbed yet: {', '.join(f'`{name}`' for name in pending)}."]
     return "\n".join([*lines, *more]) + "\n"
+
+
+def untrained(name: str) -> str:
+    """Whoever needs no training: chance, or the expert that made the data."""
+    return name if name == "random" else f"demonstrator ({name})"
 
 
 def within(summary: Mapping[str, Any]) -> str:
@@ -77,7 +82,8 @@ def picture(said: Mapping[str, Any]) -> str:
         x, bottom = at(summary["mean"]), TOP + ROW * len(rungs)
         parts.append(f'<line x1="{x}" y1="{TOP - 8}" x2="{x}" y2="{bottom}" stroke="#a0aec0" stroke-dasharray="4 3"/>')
         parts.append(
-            f'<text x="{x}" y="{TOP - 14}" fill="#4a5568" text-anchor="{"start" if not i else "end"}">{name}</text>'
+            f'<text x="{x}" y="{TOP - 14}" fill="#4a5568" text-anchor="{"start" if not i else "end"}">'
+            f"{untrained(name)}</text>"
         )
     for row, rung in enumerate(rungs):
         y, colour = TOP + ROW * row + ROW // 2, FAMILIES[rung["family"]][1]

@@ -44,7 +44,7 @@ SAID = {
                    "command": "drivetrain train bc --dataset data"}], "lost": {}},
     ],
     "refused": {"sac": "BadConfig: sac needs actions that are numbers"},
-    "floors": {"random": summary(20, 10, 30)},
+    "floors": {"random": summary(20, 10, 30), "pendulum": summary(500, 500, 500)},
 }  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def test_a_table_says_what_each_cost_and_who_refused():
     assert lines[2] == "| `ppo` | by acting | 400.0 (300.0 to 500.0) | 400.0, seed 1 lost |  | 2,000 | 1.5 |"
     assert lines[3] == "| `bc` | imitation | 100.0 | 100.0 | 1,000 |  | 0.5 |"
     assert lines[4] == "| random |  | 20.0 (10.0 to 30.0) |  |  |  |  |"
+    assert lines[5].startswith("| demonstrator (pendulum) |  | 500.0")
     assert lines[-1] == "- `sac`: sac needs actions that are numbers"
 
 
