@@ -42,9 +42,9 @@ def trained(name: str, algorithm: str, seed: int) -> Callable[[Log], dict[str, A
         said, folder = ladder.read_ladder(name), place(name)
         words = ladder.command(said, algorithm, folder / "data", seed)
         ladder.refuse_wrong_flags(words)
-        ladder.once(folder, f"{algorithm}-{seed}", words)
+        ladder.once(folder, f"{algorithm}-{seed}", [*words, *said.eval])
         by = data(said)
-        return {"data": by, **ladder.rung(folder, algorithm, seed, words, SETTINGS)._asdict()}
+        return {"data": by, **ladder.rung(said, folder, algorithm, seed, words, SETTINGS)._asdict()}
 
     return part
 
@@ -52,9 +52,7 @@ def trained(name: str, algorithm: str, seed: int) -> Callable[[Log], dict[str, A
 def floors(name: str) -> Callable[[Log], dict[str, Any]]:
     def part(log: Log) -> dict[str, Any]:
         said, folder = ladder.read_ladder(name), place(name)
-        return {
-            who: ladder.judged(folder / f"{who}.json", [who, "--env", said.env], SETTINGS) for who in ladder.floor(said)
-        }
+        return {who: ladder.untrained(said, folder, who, SETTINGS) for who in ladder.floor(said)}
 
     return part
 

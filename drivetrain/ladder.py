@@ -8,6 +8,7 @@ A ladder is a TOML file; those that ship are named without their ending:
     about = "Balance a pole; 475 is called solved."
     env = "cartpole"
     collect = "--by cartpole --noise 0.3 --episodes 25"     # flags of `drivetrain collect`, which make the data set
+    eval = ""                                                # flags of `drivetrain eval`, by which everybody is judged
     flags = "--network.state-layers 64 64"                   # what every algorithm is told that has such a flag
 
     [ppo]
@@ -62,6 +63,7 @@ class Ladder:
     env: str
     about: str
     collect: tuple[str, ...]
+    eval: tuple[str, ...]
     flags: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
 
@@ -90,8 +92,10 @@ def read_ladder(name: str) -> Ladder:
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"BadConfig: {path} is no TOML: {error}") from None
     parts = {key: value for key, value in said.items() if isinstance(value, dict)}
-    if unknown := [key for key in said if key not in {"about", "env", "collect", "flags", *parts}]:
-        raise BadConfig(f"BadConfig: {path} says {unknown[0]}; a ladder has about, env, collect, flags and algorithms")
+    if unknown := [key for key in said if key not in {"about", "env", "collect", "eval", "flags", *parts}]:
+        raise BadConfig(
+            f"BadConfig: {path} says {unknown[0]}; a ladder has about, env, collect, eval, flags and algorithms"
+        )
     if missing := [key for key in ("env", "collect") if not isinstance(said.get(key), str)]:
         raise BadConfig(f"BadConfig: {path} does not say {missing[0]}; see `drivetrain ladder --help`")
     for algorithm, part in parts.items():
@@ -99,9 +103,9 @@ def read_ladder(name: str) -> Ladder:
             raise UnknownName("algorithm", algorithm, catalog.ALGORITHMS)
         if set(part) - {"flags"}:
             raise BadConfig(f"BadConfig: {path} tells {algorithm} {min(set(part) - {'flags'})}; it takes flags alone")
-    words = {key: tuple(shlex.split(said.get(key, ""))) for key in ("collect", "flags")}
+    words = {key: tuple(shlex.split(said.get(key, ""))) for key in ("collect", "eval", "flags")}
     told = {algorithm: tuple(shlex.split(part.get("flags", ""))) for algorithm, part in parts.items()}
-    return Ladder(path.stem, said["env"], said.get("about", ""), words["collect"], words["flags"], told)
+    return Ladder(path.stem, said["env"], said.get("about", ""), words["collect"], words["eval"], words["flags"], told)
 
 
 def climb(name: str, settings: Config) -> dict[str, Any]:
@@ -122,17 +126,17 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
     for words in wanted.values():
         refuse_wrong_flags(words)
     for (algorithm, seed), words in wanted.items():
-        once(folder, f"{algorithm}-{seed}", words)
+        once(folder, f"{algorithm}-{seed}", [*words, *ladder.eval])
     data = collected(ladder, folder)
     tell(f"the data set: {data['episodes']} episodes, {data['frames']:,} steps", settings)
-    floors = {name: judged(folder / f"{name}.json", [name, "--env", ladder.env], settings) for name in floor(ladder)}
+    floors = {name: untrained(ladder, folder, name, settings) for name in floor(ladder)}
     refused: dict[str, Rung] = {}
 
     def climbed(one: tuple[tuple[str, int], list[str]]) -> Rung:
         (algorithm, seed), words = one
         if algorithm in refused:  # it would say the same to every seed
             return refused[algorithm]
-        found = rung(folder, algorithm, seed, words, settings)
+        found = rung(ladder, folder, algorithm, seed, words, settings)
         if found.refused:
             refused[algorithm] = found
             tell(f"{algorithm}: {found.refused}", settings)
@@ -163,6 +167,10 @@ def floor(ladder: Ladder) -> Iterator[str]:
         yield by
 
 
+def untrained(ladder: Ladder, folder: Path, name: str, settings: Config) -> dict[str, Any]:
+    return judged(folder / f"{name}.json", [name, "--env", ladder.env, *ladder.eval], settings)
+
+
 def collected(ladder: Ladder, folder: Path) -> dict[str, Any]:
     """The data set, made once, in a few words."""
     place, words = folder / "data", ["collect", "--env", ladder.env, *ladder.collect]
@@ -191,7 +199,7 @@ def command(ladder: Ladder, algorithm: str, data: Path, seed: int) -> list[str]:
     return ["train", algorithm, *words, *shared, *told, "--seed", str(seed)]
 
 
-def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings: Config) -> Rung:
+def rung(ladder: Ladder, folder: Path, algorithm: str, seed: int, words: Sequence[str], settings: Config) -> Rung:
     """One training, as far as it is not done yet, and its evaluation."""
     name = f"{algorithm}-{seed}"
     place = folder / name
@@ -205,7 +213,7 @@ def rung(folder: Path, algorithm: str, seed: int, words: Sequence[str], settings
             tell(f"{name}: lost: {why}", settings)  # the others' trouble it is not; the next climb tries it again
             return Rung(algorithm, seed, {}, lost=why)
         refuse_failure(done, name)
-    said = judged(place / "eval.json", [str(place)], settings)
+    said = judged(place / "eval.json", [str(place), *ladder.eval], settings)
     rows = read_metrics(place)
     found = {
         "returns": said["returns"],

@@ -84,7 +84,7 @@ def test_what_ships_names_flags_that_there_are(name):
     [
         ("env = ", "is no TOML"),
         ('env = "cartpole"', "does not say collect"),
-        (SMALL.replace("about", "abuot"), "says abuot; a ladder has about, env, collect, flags and algorithms"),
+        (SMALL.replace("about", "abuot"), "says abuot; a ladder has about, env, collect, eval, flags and algorithms"),
         (SMALL.replace("[ppo]", "[pop]"), "there is no algorithm called 'pop'"),
         (SMALL + 'steps = "3"', "tells ppo steps; it takes flags alone"),
     ],
@@ -128,8 +128,13 @@ def test_a_ladder_from_end_to_end(tmp_path, capsys, refused):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and not p.name.startswith("ladder.")}
     assert main(asked) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}, "what is finished is not made twice"
-    path.write_text(path.read_text().replace("--steps 64", "--steps 96"))
+    asked_and_got = path.read_text()
+    path.write_text(asked_and_got.replace("--steps 64", "--steps 96"))
     assert "was made by other settings; move" in refused(*asked)
+    path.write_text(asked_and_got.replace("about =", 'eval = "--fast"\nabout ='))
+    assert "was made by other settings; move" in refused(*asked), "nor would it be judged anew"
+    assert main([*asked, "--output-dir", str(tmp_path / "other")]) == 2
+    assert "--fast is about CarRacing's drawing" in capsys.readouterr().err
 
 
 def test_a_flag_that_an_algorithm_does_not_know_stops_before_anything_is_made(tmp_path, refused):
@@ -144,7 +149,7 @@ def test_who_refuses_is_asked_once(tmp_path, monkeypatch, capsys):
     path, asked = tmp_path / "mine.toml", []
     path.write_text(SMALL)
     once = ladder.rung
-    monkeypatch.setattr(ladder, "rung", lambda *words: asked.append(words[1]) or once(*words))
+    monkeypatch.setattr(ladder, "rung", lambda *words: asked.append(words[2]) or once(*words))
     assert (
         main(
             [
@@ -262,7 +267,7 @@ def test_only_a_world_that_does_not_suit_takes_an_algorithm_off_the_ladder(troub
     monkeypatch.setattr(
         ladder, "call", lambda words: subprocess.CompletedProcess(words, 2, "", f"warning\n{trouble}\n")
     )
-    asked = (tmp_path, "sac", 0, ["train", "sac"], ladder.Config())
+    asked = (ladder.read_ladder("pendulum"), tmp_path, "sac", 0, ["train", "sac"], ladder.Config())
     if refuses:
         assert ladder.rung(*asked) == ladder.Rung("sac", 0, {}, refused=trouble)
     else:
@@ -281,7 +286,7 @@ def test_a_few_trainings_have_a_wide_interval_however_many_episodes_each_has():
 
 @pytest.mark.parametrize("words", [("--by", "cartpole"), ("--by=cartpole",)])
 def test_the_demonstrator_is_measured_too(words):
-    said = ladder.Ladder("mine", "cartpole", "", words, (), {})
+    said = ladder.Ladder("mine", "cartpole", "", words, (), (), {})
     assert list(ladder.floor(said)) == ["random", "cartpole"]
 
 
