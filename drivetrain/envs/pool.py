@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from drivetrain.envs.carracing import TIME_LIMIT
-from drivetrain.envs.words import joined, make_env, split_name, with_options
+from drivetrain.envs.words import joined, make_env, shrunk, split_name, with_options
 from drivetrain.envs.worlds import Finished, Step, Worlds
 from drivetrain.errors import BadConfig, MissingExtra
 from drivetrain.sample import FRONT, Sample
@@ -38,11 +38,17 @@ class PoolWorlds(Worlds):
         if base != ENV:
             raise BadConfig(f"BadConfig: drawing=envpool is for {ENV} alone, got {name!r}; use drawing=fast, or none")
         drawn_here = make_env(with_options(name, drawing="fast"))
+        for option in options:
+            if option not in ("drawing", "repeat", "shrink", "stack"):
+                raise BadConfig(
+                    f"BadConfig: drawing=envpool cannot do {option}, got {name!r}; use drawing=fast, or none"
+                )
         self.name, self.count = name, count
         self.sample_spec = replace(drawn_here.get_wrapper_attr("sample_spec"), env=name)
         self.infos = [{} for _ in range(count)]
         self.repeat: int = options.get("repeat", 1)
-        self._seen: deque[np.ndarray] = deque(maxlen=options.get("stack", 1))  # [N, 96, 96, 3] each, oldest first
+        self.shrink: int = options.get("shrink", 1)
+        self._seen: deque[np.ndarray] = deque(maxlen=options.get("stack", 1))  # [N, H, W, 3] each, oldest first
         self._finished: list[Finished] = []
         self._pool: Any = None
         self._make = _envpool().make_gymnasium
@@ -55,7 +61,7 @@ class PoolWorlds(Worlds):
         self._pool = self._make(GAME, num_envs=self.count, env_seed=seeds.tolist(), max_episode_steps=NEVER)
         self._ages = np.zeros(self.count, dtype=int)  # steps of the game, of which `repeat` are one of ours
         self._totals, self._lengths = np.zeros(self.count), np.zeros(self.count, dtype=int)
-        pictures, _ = self._pool.reset()
+        pictures = shrunk(self._pool.reset()[0], self.shrink)
         self._seen.extend([pictures] * (self._seen.maxlen or 1))
         return self._observation()
 
@@ -78,7 +84,8 @@ class PoolWorlds(Worlds):
         reward, terminated = np.zeros(self.count, dtype=np.float32), np.zeros(self.count, dtype=bool)
         playing = np.arange(self.count, dtype=np.int32)
         for _ in range(self.repeat):
-            pictures[playing], gained, over, _, info = self._pool.step(actions[playing], playing)
+            seen, gained, over, _, info = self._pool.step(actions[playing], playing)
+            pictures[playing] = shrunk(seen, self.shrink)
             assert np.array_equal(info["env_id"], playing), f"asked for {playing}, answered {info['env_id']}"
             self._ages[playing] += 1
             reward[playing] += gained
@@ -91,7 +98,7 @@ class PoolWorlds(Worlds):
     def _begin_anew(self, ended: np.ndarray) -> None:
         self._finished += [Finished(float(self._totals[i]), int(self._lengths[i])) for i in ended]
         self._totals[ended] = self._lengths[ended] = self._ages[ended] = 0
-        begun, _ = self._pool.reset(ended.astype(np.int32))
+        begun = shrunk(self._pool.reset(ended.astype(np.int32))[0], self.shrink)
         for age, pictures in enumerate(self._seen):
             fresh = pictures.copy()
             fresh[ended] = begun

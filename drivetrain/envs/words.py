@@ -1,9 +1,10 @@
-"""Gymnasium environments that speak the words of `sample.py`, and the four wrappers any of them takes.
+"""Gymnasium environments that speak the words of `sample.py`, and the five wrappers any of them takes.
 
 `make_env("carracing:drawing=official,repeat=2,stack=4")` is a name of the catalog, then options: those of the
 environment's own file, and for every environment `repeat` (each action is held for so many steps), `absorb` (an end of the
 world's own becomes a place where one stays for so many steps), `aim` (the return that is wanted, and then what is still wanted
-of it, is seen) and `stack` (the last so many pictures lie along the channels, states end to end).
+of it, is seen), `shrink` (pictures are so many times smaller each way) and `stack` (the last so many pictures lie along the
+channels, states end to end).
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ import numpy as np
 
 from drivetrain import catalog
 from drivetrain.errors import BadConfig
-from drivetrain.sample import AIM, OVER, Feature, Sample, Spec
+from drivetrain.sample import AIM, OVER, Feature, Sample, Spec, is_image
 
-OURS = ("repeat", "absorb", "aim", "stack")  # options that every environment takes, unless it has its own of that name
+OURS = (
+    "repeat",
+    "absorb",
+    "aim",
+    "shrink",
+    "stack",
+)  # options that every environment takes, unless it has its own of that name
 
 
 def space_of(feature: Feature) -> gym.Space[Any]:
@@ -174,6 +181,49 @@ def absorbing(spec: Spec) -> Spec:
     return replace(spec, features={**spec.features, OVER: Feature((1,), low=0.0, high=1.0, names=("is_over",))})
 
 
+class Shrink(gym.Wrapper[Sample, Any, Sample, Any]):
+    """Pictures `times` smaller each way: each point is the mean of a square, and what fills no square at the right and below is
+    left out."""
+
+    def __init__(self, env: gym.Env[Sample, Any], times: int):
+        super().__init__(env)
+        inner: Spec = env.sample_spec  # type: ignore[attr-defined]
+        self.times = times
+        self.pictures = {key: smaller(f, times) for key, f in inner.observations.items() if is_image(key)}
+        self.sample_spec = replace(inner, features={**inner.features, **self.pictures})
+        self.observation_space = gym.spaces.Dict({k: space_of(f) for k, f in self.sample_spec.observations.items()})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Sample, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._shrunk(observation), info
+
+    def step(self, action: Any) -> tuple[Sample, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._shrunk(observation), float(reward), terminated, truncated, info
+
+    def _shrunk(self, observation: Sample) -> Sample:
+        return observation | {key: shrunk(observation[key], self.times) for key in self.pictures}
+
+
+def smaller(feature: Feature, times: int) -> Feature:
+    height, width, channels = feature.shape
+    if min(height, width) < times:
+        raise BadConfig(f"BadConfig: shrink={times} would leave nothing of pictures of {height} x {width}")
+    return replace(feature, shape=(height // times, width // times, channels))
+
+
+def shrunk(pictures: np.ndarray, times: int) -> np.ndarray:
+    """uint8 [..., H, W, C] -> [..., H // times, W // times, C], rounded."""
+    if times == 1:
+        return pictures
+    height, width = (side // times * times for side in pictures.shape[-3:-1])
+    whole = pictures[..., :height, :width, :].astype(np.uint32)
+    rows = sum(whole[..., i::times, :, :] for i in range(times))
+    total = sum(rows[..., i::times, :] for i in range(times))
+    mean: np.ndarray = ((total + times**2 // 2) // times**2).astype(np.uint8)
+    return mean
+
+
 class Stack(gym.Wrapper[Sample, Any, Sample, Any]):
     """The last `count` observations in one: pictures along the channels, other arrays end to end; oldest first."""
 
@@ -255,6 +305,8 @@ def make_env(name: str) -> gym.Env[Sample, Any]:
         env = Repeat(env, ours["repeat"])
     if "aim" in ours:
         env = Aim(env, _number(ours["aim"], name))
+    if ours.get("shrink", 1) > 1:
+        env = Shrink(env, ours["shrink"])
     if ours.get("stack", 1) > 1:
         env = Stack(env, ours["stack"])
     if "absorb" in ours:  # outermost: where all is over nothing of before is seen

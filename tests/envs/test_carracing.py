@@ -20,7 +20,7 @@ from drivetrain.envs.carracing import (
     TRACK_ROWS,
     FastCarRacing,
 )
-from drivetrain.envs.words import make_env
+from drivetrain.envs.words import make_env, shrunk
 from drivetrain.envs.worlds import Worlds, make_worlds
 from drivetrain.errors import BadConfig, MissingExtra
 from drivetrain.sample import ACTION, FRONT, INSTRUCTION
@@ -364,6 +364,16 @@ def test_repeated_steps_of_pooled_worlds_are_single_ones_in_a_row(pooled):
         np.testing.assert_array_equal(step.reward, went[0].reward + went[1].reward + went[2].reward)
 
 
+def test_pooled_pictures_are_shrunk_as_others_are(pooled, monkeypatch):
+    monkeypatch.setattr(pool, "TIME_LIMIT", 9)
+    whole, small = pooled(2, ",repeat=2,stack=2"), pooled(2, ",repeat=2,shrink=2,stack=2")
+    np.testing.assert_array_equal(shrunk(whole.rebuild(3)[FRONT], 2), small.rebuild(3)[FRONT])
+    for action in some_controls(10, 2):
+        one, other = whole.step(action), small.step(action)
+        np.testing.assert_array_equal(shrunk(one.observation[FRONT], 2), other.observation[FRONT])
+        np.testing.assert_array_equal(one.reward, other.reward)
+
+
 def test_a_pooled_car_that_leaves_the_field_has_terminated(pooled):
     worlds = pooled(2, ",repeat=8")
     worlds.rebuild(4)
@@ -386,6 +396,8 @@ def test_a_pooled_spec_is_that_of_the_drawing_here(pooled):
 def test_pooled_worlds_refuse_what_they_cannot_do(monkeypatch):
     with pytest.raises(BadConfig, match="carracing-continuous alone"):
         make_worlds("carracing:drawing=envpool", 1)
+    with pytest.raises(BadConfig, match="cannot do absorb"):
+        make_worlds(POOLED + ",absorb=2", 1)
     with pytest.raises(BadConfig, match="no option 'skip'"):
         make_worlds(POOLED + ",skip=2", 1)
     monkeypatch.setitem(sys.modules, "envpool", None)

@@ -44,7 +44,14 @@ def test_check_names_the_exams_that_were_passed():
 
 
 @pytest.mark.parametrize(
-    "name", ["cartpole:repeat=3", "cartpole:stack=2", "cartpole-pixels:stack=1", "pendulum:repeat=2"]
+    "name",
+    [
+        "cartpole:repeat=3",
+        "cartpole:stack=2",
+        "cartpole-pixels:stack=1",
+        "pendulum:repeat=2",
+        "cartpole-pixels:shrink=2",
+    ],
 )
 def test_options_keep_an_environment_valid(name):
     examiner.check(name)

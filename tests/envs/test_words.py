@@ -1,4 +1,4 @@
-"""Names with options, and the two wrappers any environment takes."""
+"""Names with options, and the wrappers any environment takes."""
 
 import gymnasium as gym
 import numpy as np
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivetrain.envs import pusht
-from drivetrain.envs.words import Repeat, joined, make_env, space_of, split_name, with_options
+from drivetrain.envs.words import Repeat, joined, make_env, shrunk, space_of, split_name, with_options
 from drivetrain.errors import BadConfig, MissingExtra, UnknownName
 from drivetrain.sample import FRONT, STATE, Feature
 
@@ -32,7 +32,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ("name", "says"),
     [
         ("cartpole:repeat", "has no value; write cartpole:repeat=VALUE"),
-        ("cartpole:colour=red", "no option 'colour'; it takes endless, repeat, absorb, aim, stack"),
+        ("cartpole:colour=red", "no option 'colour'; it takes endless, repeat, absorb, aim, shrink, stack"),
         ("cartpole:repeat=0", "repeat must be a whole number from 1 up, got 0"),
         ("cartpole:stack=two", "stack must be a whole number from 1 up, got 'two'"),
         ("cartpole-pixels:stack=0", "stack must be a whole number from 1 up, got 0"),
@@ -133,3 +133,28 @@ def test_spaces_have_the_bounds_of_their_features():
     np.testing.assert_array_equal(torque.low, [-1, -2])
     np.testing.assert_array_equal(torque.high, [3, 3])
     assert not space_of(Feature((2,))).is_bounded()
+
+
+def test_a_shrunk_picture_is_the_mean_of_squares_rounded():
+    picture = np.zeros((5, 4, 3), np.uint8)
+    picture[:2, :2, 0] = [[255, 255], [255, 254]]
+    picture[2:4, 2:, 1] = [[1, 0], [1, 0]]
+    picture[4] = 99
+    small = shrunk(picture, 2)
+    assert small.shape == (2, 2, 3)
+    assert small.dtype == np.uint8
+    assert small[..., 0].tolist() == [[255, 0], [0, 0]]
+    assert small[..., 1].tolist() == [[0, 0], [0, 1]]
+    np.testing.assert_array_equal(shrunk(np.stack([picture, picture]), 2), np.stack([small, small]))
+
+
+def test_shrunk_worlds_show_the_same_smaller():
+    plain, small = make_env("cartpole-pixels:stack=2"), make_env("cartpole-pixels:stack=2,shrink=4")
+    for seen, other in ((plain.reset(seed=1)[0], small.reset(seed=1)[0]), (plain.step(1)[0], small.step(1)[0])):
+        for key, picture in seen.items():
+            np.testing.assert_array_equal(other[key], shrunk(picture, 4))
+            assert other[key].shape == small.get_wrapper_attr("sample_spec").features[key].shape
+    one, other = (make_env(f"pendulum{option}").reset(seed=1)[0] for option in ("", ":shrink=2"))
+    assert all(np.array_equal(one[key], other[key]) for key in one), "there are no pictures to be shrunk"
+    with pytest.raises(BadConfig, match="would leave nothing of pictures of 96 x 96"):
+        make_env("carracing:shrink=97")
