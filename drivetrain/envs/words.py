@@ -218,8 +218,8 @@ def shrunk(pictures: np.ndarray, times: int) -> np.ndarray:
         return pictures
     height, width = (side // times * times for side in pictures.shape[-3:-1])
     whole = pictures[..., :height, :width, :].astype(np.uint32)
-    rows = sum(whole[..., i::times, :, :] for i in range(times))
-    total = sum(rows[..., i::times, :] for i in range(times))
+    rows = sum((whole[..., i::times, :, :] for i in range(1, times)), start=whole[..., ::times, :, :])
+    total = sum((rows[..., i::times, :] for i in range(1, times)), start=rows[..., ::times, :])
     mean: np.ndarray = ((total + times**2 // 2) // times**2).astype(np.uint8)
     return mean
 
