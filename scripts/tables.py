@@ -567,11 +567,13 @@ def dreams_page() -> str:
     path = RESULTS / "dreamer_speed.json"
     if path.exists():
         rows = []
-        for name, found in read(path)["sizes"].items():
-            ratios = (found[f"times_{side}"] for side in ("theirs", "theirs_quick"))
-            cells = [f"{found[side]['value']:.2f}" for side in ("ours", "theirs", "theirs_quick")]
-            rows.append([name, *cells, *(f"{r['value']:.2f} ({r['least']:.2f} to {r['most']:.2f})" for r in ratios)])
-        head = ["size", "ours, steps/s", "theirs", "theirs, products as ours", "times as fast", "the same"]
+        for run in read(path)["runs"]:
+            for name, found in run["sizes"].items():
+                ratios = (found[f"times_{side}"] for side in ("theirs", "theirs_quick"))
+                cells = [f"{found[side]['value']:.2f}" for side in ("ours", "theirs", "theirs_quick")]
+                faster = [f"{r['value']:.2f} ({r['least']:.2f} to {r['most']:.2f})" for r in ratios]
+                rows.append([run["vectors"], name, *cells, *faster])
+        head = ["processor", "size", "ours, steps/s", "theirs", "theirs, products as ours", "times as fast", "the same"]
         parts += ["Gradient steps beside TorchRL's DreamerV3, on one thread, in one run.", table(head, rows)]
     return "\n\n".join(parts) + "\n"
 
