@@ -37,7 +37,7 @@ from drivetrain.training.world_model import dreamer
 
 RESULT = Path(__file__).resolve().parent / "results" / "dreamer_speed.json"
 SIZES = {"small": Size(128, 8, 8, 128), "medium": Size(256, 16, 16, 256)}
-BATCH, LENGTH, DREAM, ROUNDS, STEPS, WARM = 16, 32, 15, 7, 5, 3
+BATCH, LENGTH, DREAM, ROUNDS, STEPS, WARM = 16, 32, 15, 5, 3, 2
 Step = Callable[[], Any]
 
 
