@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drivetrain import catalog, config, stats
+from drivetrain import catalog, config, evaluate, stats
 from drivetrain.errors import BadConfig, BadData, UnknownName, UserError
 from drivetrain.run import read_config, read_metrics
 from drivetrain.rungs import picture, table
@@ -125,6 +125,7 @@ def climb(name: str, settings: Config) -> dict[str, Any]:
     wanted = {(name, seed): command(ladder, name, folder / "data", seed) for name in asked for seed in seeds}
     for words in wanted.values():
         refuse_wrong_flags(words)
+    config.parse(evaluate.Config(), list(ladder.eval), "drivetrain eval")
     for (algorithm, seed), words in wanted.items():
         once(folder, f"{algorithm}-{seed}", [*words, *ladder.eval])
     data = collected(ladder, folder)

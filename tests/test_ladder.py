@@ -142,6 +142,8 @@ def test_a_flag_that_an_algorithm_does_not_know_stops_before_anything_is_made(tm
     path.write_text(SMALL + '\n[dagger]\nflags = "--stepz 20"\n')
     said = refused("ladder", str(path), "--only", "bc,dagger", "--output-dir", str(tmp_path / "out"))
     assert "--stepz" in said
+    path.write_text('eval = "--fest"\n' + SMALL)
+    assert "--fest" in refused("ladder", str(path), "--only", "bc", "--output-dir", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

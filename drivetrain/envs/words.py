@@ -23,13 +23,8 @@ from drivetrain import catalog
 from drivetrain.errors import BadConfig
 from drivetrain.sample import AIM, OVER, Feature, Sample, Spec, is_image
 
-OURS = (
-    "repeat",
-    "absorb",
-    "aim",
-    "shrink",
-    "stack",
-)  # options that every environment takes, unless it has its own of that name
+# Options that every environment takes, unless it has its own of that name.
+OURS = ("repeat", "absorb", "aim", "shrink", "stack")
 
 
 def space_of(feature: Feature) -> gym.Space[Any]:
