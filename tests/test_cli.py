@@ -89,7 +89,7 @@ MISTAKES = [
     (["train", "ppo", "--env", "cartpol"], "there is no env called 'cartpol'; did you mean cartpole"),
     (
         ["train", "ppo", "--env", "cartpole:colour=red"],
-        "has no option 'colour'; it takes endless, repeat, absorb, aim, stack",
+        "has no option 'colour'; it takes endless, repeat, absorb, aim, shrink, stack",
     ),
     (
         ["train", "ppo", "--head", "gausian", "--env", "pendulum"],

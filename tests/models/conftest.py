@@ -3,6 +3,7 @@
 import hub
 import numpy as np
 import pytest
+import torch
 
 from drivetrain.models.vlm import load_vlm
 
@@ -25,7 +26,8 @@ def folder(tmp_path_factory):
 
     def of(name):
         if name not in made:
-            made[name] = MAKERS[name](root / name)
+            with torch.random.fork_rng():  # or whoever asks first draws other numbers than whoever asks again
+                made[name] = MAKERS[name](root / name)
         return made[name]
 
     return of
