@@ -96,16 +96,31 @@ def read_ladder(name: str) -> Ladder:
         raise BadConfig(
             f"BadConfig: {path} says {unknown[0]}; a ladder has about, env, collect, eval, flags and algorithms"
         )
-    if missing := [key for key in ("env", "collect") if not isinstance(said.get(key), str)]:
+    if missing := [key for key in ("env", "collect") if key not in said]:
         raise BadConfig(f"BadConfig: {path} does not say {missing[0]}; see `drivetrain ladder --help`")
     for algorithm, part in parts.items():
         if algorithm not in catalog.ALGORITHMS:
             raise UnknownName("algorithm", algorithm, catalog.ALGORITHMS)
         if set(part) - {"flags"}:
             raise BadConfig(f"BadConfig: {path} tells {algorithm} {min(set(part) - {'flags'})}; it takes flags alone")
-    words = {key: tuple(shlex.split(said.get(key, ""))) for key in ("collect", "eval", "flags")}
-    told = {algorithm: tuple(shlex.split(part.get("flags", ""))) for algorithm, part in parts.items()}
-    return Ladder(path.stem, said["env"], said.get("about", ""), words["collect"], words["eval"], words["flags"], told)
+    text = {key: _text(said.get(key, ""), f"{key} of {path}") for key in ("about", "env", "collect", "eval", "flags")}
+    words = {key: _words(text[key], f"{key} of {path}") for key in ("collect", "eval", "flags")}
+    told = {key: _words(part.get("flags", ""), f"flags of {key} in {path}") for key, part in parts.items()}
+    return Ladder(path.stem, text["env"], text["about"], words["collect"], words["eval"], words["flags"], told)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadConfig(f"BadConfig: {what} must be text in quotation marks, got {value!r}")
+    return value
+
+
+def _words(value: Any, what: str) -> tuple[str, ...]:
+    text = _text(value, what)
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise BadConfig(f"BadConfig: {what} is {text!r}: {str(error).lower()}; close it") from None
 
 
 def climb(name: str, settings: Config) -> dict[str, Any]:

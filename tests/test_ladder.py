@@ -87,6 +87,9 @@ def test_what_ships_names_flags_that_there_are(name):
         (SMALL.replace("about", "abuot"), "says abuot; a ladder has about, env, collect, eval, flags and algorithms"),
         (SMALL.replace("[ppo]", "[pop]"), "there is no algorithm called 'pop'"),
         (SMALL + 'steps = "3"', "tells ppo steps; it takes flags alone"),
+        ("eval = 3\n" + SMALL, "eval of .*mine.toml must be text in quotation marks, got 3"),
+        (SMALL + "[dqn]\nflags = ['--lr']", r"flags of dqn in .*mine.toml must be text .*, got \['--lr'\]"),
+        ("eval = '--fast \"'\n" + SMALL, "eval of .* is '--fast \"': no closing quotation; close it"),
     ],
 )
 def test_a_ladder_that_cannot_be_is_refused(text, says, tmp_path):
