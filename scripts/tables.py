@@ -505,10 +505,11 @@ def ladder_page() -> str:
 
 
 def worked(found: dict[str, Any]) -> float:
-    """Minutes of a processor that a part's training took; by the clock where nobody counted, or not all of it."""
-    made: dict[str, Any] = found["commands"][0]
-    counted = "cpu_seconds" in made and "--resume" not in made["command"]
-    return made["cpu_seconds"] / 60 if counted else float(found["minutes"])
+    """Minutes of a processor that a part's training took, whichever part began it; by the clock where not all was counted."""
+    training = found["commands"][0]["command"]
+    every = [made for path in (RESULTS / "dreaming").glob("*.json") for made in read(path)["commands"]]
+    counted = [made["cpu_seconds"] for made in every if made["command"] == training and "cpu_seconds" in made]
+    return counted[0] / 60 if counted and "--resume" not in training else float(found["minutes"])
 
 
 def plans() -> list[list[str]]:
