@@ -100,7 +100,7 @@ class TestMake:
             ("demo", ".venv/bin/drivetrain demo"),
             ("test", ".venv/bin/pytest -n 2"),
             ("check", '.venv/bin/pytest -n 2 -m "not slow"'),
-            ("learn", ".venv/bin/python bench/learn.py"),
+            ("learn", ".venv/bin/python $script"),
             ("bench", ".venv/bin/python $script"),
         ],
     )
@@ -131,6 +131,21 @@ class TestMake:
         assert not any(f"bench/{name}.py" in said for name in ("learn", "carracing_policy", "judges", "parts"))
         learning = dry_run("learn", clone)
         assert all(f"bench/{name}.py" in learning for name in ("learn", "carracing_policy", "judges"))
+
+    @pytest.mark.parametrize(("status", "goes_on"), [(0, True), (3, True), (1, False), (130, False)])
+    def test_a_mark_that_is_missed_stops_no_other_learning_result(self, status, goes_on, clone):
+        python = clone / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho "$1" >>ran\ntest "$1" != bench/judges.py || exit {status}\n')
+        python.chmod(0o755)
+        (clone / "bench" / "peers" / "d3rlpy.sh").write_text("true\n")
+        (clone / ".venv" / ".ready").touch()
+        done = subprocess.run(["make", "learn"], cwd=clone, capture_output=True, text=True, timeout=300)
+        assert (done.returncode == 0) == (status == 0), done.stderr
+        assert f"Error {status}" in done.stderr or not status
+        ran = (clone / "ran").read_text().split()
+        assert ran[0] == "bench/learn.py"
+        assert ran[-1] == ("bench/ladder.py" if goes_on else "bench/judges.py")
 
 
 def test_continuous_integration_runs_all_tests():
